@@ -1,0 +1,64 @@
+"""The base class of everything that answers requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from mmedeval.errors import ModelError
+from mmedeval.types import (
+    Capability,
+    Failure,
+    GenerateRequest,
+    Generation,
+    LoglikelihoodRequest,
+    Loglikelihoods,
+    Sample,
+)
+
+
+class Backend:
+    """A model that can be asked.
+
+    A backend gets all requests of a run at once, so that it may sort, pack and share prefixes, and yields one response per
+    request in any order, as they are ready. A request that cannot be answered yields a `Failure`; an exception ends the run
+    (what was yielded before is kept). Nothing heavy may happen before the first request.
+    """
+
+    capabilities: frozenset[Capability] = frozenset()
+
+    def fingerprint(self) -> str:
+        """A digest of the model's contents (weights, configuration, tokenizer), never of its name or place."""
+        raise NotImplementedError
+
+    def describe(self) -> Mapping[str, Any]:
+        """What the record says about the model: JSON-like, no secrets, the same before and after loading."""
+        return {}
+
+    def runtime(self) -> Mapping[str, Any]:
+        """What is known only after a run: devices, batch sizes, warnings (a list of sentences under "warnings")."""
+        return {}
+
+    def learn(self, task: str, train: Sequence[Sample]) -> None:
+        """Gets the train split of each task when `wants_train` is set; only baselines do."""
+
+    wants_train: bool = False
+
+    def check(self, *, chat: bool) -> None:
+        """Raises `ModelError` where this model cannot do what the run will ask, before anything is computed."""
+
+    def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[Generation | Failure]:
+        raise ModelError(f"{type(self).__name__} cannot generate text")
+
+    def loglikelihood(self, requests: Sequence[LoglikelihoodRequest]) -> Iterator[Loglikelihoods | Failure]:
+        raise ModelError(f"{type(self).__name__} cannot compute loglikelihoods")
+
+    def close(self) -> None:
+        """Gives back what the backend holds. Called once, also after an error."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self.close()

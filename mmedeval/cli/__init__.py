@@ -1,0 +1,82 @@
+"""The command line. A command's module is imported when it is used, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from mmedeval.errors import MmedevalError
+
+COMMANDS: Mapping[str, str] = {
+    "run": "Evaluate a model on tasks.",
+    "list": "What is on offer: tasks, backends, metrics, protocols, plugins.",
+    "show": "A stored run: its table, or its samples.",
+    "rescore": "Score a stored run again, without the model.",
+    "doctor": "What works on this machine, and how to get the rest.",
+}
+
+
+class LazyGroup(click.Group):
+    """Knows its commands' names and summaries without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*COMMANDS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command: click.Command = importlib.import_module(f"mmedeval.cli.{cmd_name}").command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+            from mmedeval.errors import UnknownNameError
+
+            raise UnknownNameError("command", args[0], COMMANDS)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([*COMMANDS.items()])
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        """Errors become one sentence and an exit code: 2 for a wrong call or bad input, 1 for a failed run."""
+        debug = "--debug" in (kwargs.get("args") or sys.argv[1:])
+        try:
+            return super().main(*args, **kwargs)
+        except MmedevalError as error:
+            if debug:
+                traceback.print_exc()
+            click.echo(f"error: {_one_line(str(error))}", err=True)
+            raise SystemExit(error.exit_code) from error
+
+
+def _one_line(text: str) -> str:
+    from mmedeval.text import printable
+
+    return printable(" ".join(text.split()))
+
+
+def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+    if value and not ctx.resilient_parsing:
+        from mmedeval import __version__
+
+        click.echo(f"mmedeval {__version__}")
+        ctx.exit()
+
+
+@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("--debug", is_flag=True, help="Show the full traceback of every error.")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+def cli(debug: bool) -> None:
+    """Evaluate language models on multilingual medical questions.
+
+    \b
+    mmedeval run --model hf:PATH --tasks mmedbench_ja
+    mmedeval show runs/...
+    """

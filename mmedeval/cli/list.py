@@ -1,0 +1,43 @@
+"""`mmedeval list`: what is on offer."""
+
+from __future__ import annotations
+
+import shutil
+
+import click
+
+KINDS = ("tasks", "backends", "metrics", "protocols", "plugins")
+
+
+@click.command("list", short_help="What is on offer.")
+@click.argument("kind", type=click.Choice(KINDS), required=False)
+def command(kind: str | None) -> None:
+    """What is on offer: tasks, backends, metrics, protocols, plugins; all of it without KIND."""
+    from mmedeval.catalog import Catalog, missing_packages
+    from mmedeval.host import make_host
+    from mmedeval.prompts import PROTOCOLS
+    from mmedeval.text import printable
+
+    host = make_host()
+    catalog = Catalog(host)
+    for name in [kind] if kind else KINDS:
+        rows: list[tuple[str, str]] = []
+        if name == "tasks":
+            rows += [(task, spec.summary) for task, spec in catalog.tasks.items()]
+            rows += [(group, f"group of {len(members)} tasks") for group, members in catalog.groups.items()]
+        elif name == "backends":
+            for backend in catalog.backends.values():
+                missing = missing_packages(backend)
+                rows.append((f"{backend.name}:", backend.summary + (f" (needs {', '.join(missing)})" if missing else "")))
+                if kind:
+                    rows += [(f"  {argument}", text) for argument, text in backend.arguments.items()]
+        elif name == "metrics":
+            rows += [(metric, spec.summary) for metric, spec in catalog.metrics.items()]
+        elif name == "protocols":
+            rows += [("auto", "letter where the backend computes loglikelihoods, else chat"), *PROTOCOLS.items()]
+        else:
+            rows += [(info.name, info.error or f"{info.distribution} {info.version}") for info in host.plugins]
+        formatter = click.HelpFormatter(width=min(100, shutil.get_terminal_size().columns))
+        with formatter.section(name.capitalize()):
+            formatter.write_dl([(printable(left), printable(right)) for left, right in rows] or [("none", "")])
+        click.echo(formatter.getvalue().rstrip() + ("\n" if not kind else ""))

@@ -1,0 +1,184 @@
+"""`mmedeval run`: options -> plan -> run -> table."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from mmedeval.errors import UnknownNameError, UsageError
+
+PROTOCOLS = ("auto", "letter", "cloze", "chat", "paper", "paper-direct")
+
+
+def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> Path | None:
+    """Makes a TOML file's values the defaults of the options with the same names."""
+    if value is None:
+        return None
+    try:
+        content = tomllib.loads(value.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise UsageError(f"--config {value} does not exist") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config {value} cannot be read: {error}") from error
+    names = {
+        option.removeprefix("--"): parameter
+        for parameter in ctx.command.params
+        if isinstance(parameter, click.Option) and parameter.name != "config"
+        for option in parameter.opts
+        if option.startswith("--")
+    }
+    defaults: dict[str, Any] = {}
+    for key, setting in content.items():
+        name = key.replace("_", "-")
+        if name not in names:
+            raise UnknownNameError(f"setting in {value}", key, names)
+        parameter = names[name]
+        assert parameter.name is not None
+        defaults[parameter.name] = _as_option(value, key, setting, multiple=parameter.multiple, flag=parameter.is_flag)
+    ctx.default_map = {**(ctx.default_map or {}), **defaults}
+    return value
+
+
+def _as_option(file: Path, key: str, setting: Any, *, multiple: bool, flag: bool) -> Any:
+    if flag:
+        if not isinstance(setting, bool):
+            raise UsageError(f"{file}: {key} is {setting!r}, neither true nor false")
+        return setting
+    if multiple:
+        if isinstance(setting, dict):
+            return [f"{name}={_plain(item)}" for name, item in setting.items()]
+        return [str(item) for item in setting] if isinstance(setting, list) else [str(setting)]
+    if isinstance(setting, list):
+        return ",".join(str(item) for item in setting)
+    if isinstance(setting, dict):
+        raise UsageError(f"{file}: {key} is a table; give one value")
+    return _plain(setting)
+
+
+def _plain(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _names(value: str | None) -> tuple[str, ...]:
+    return tuple(part.strip() for part in (value or "").split(",") if part.strip())
+
+
+def _pairs(arguments: Sequence[str]) -> dict[str, str]:
+    pairs = {}
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        if not equals or not key:
+            raise UsageError(f"--model-arg {argument!r} is no pair; write NAME=VALUE")
+        pairs[key.strip()] = value.strip()
+    return pairs
+
+
+@click.command("run", short_help="Evaluate a model on tasks.")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path),
+    is_eager=True,
+    expose_value=False,
+    callback=_load_config,
+    metavar="FILE",
+    help="TOML file with the options below under the same names; options given here win.",
+)
+@click.option("--model", required=True, metavar="SCHEME:NAME", help="What to evaluate, as in hf:./checkpoint or baseline:random.")
+@click.option(
+    "--model-arg",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="A setting of the backend; may be repeated. See: mmedeval list backends",
+)
+@click.option(
+    "--tasks", required=True, metavar="NAME,...", help="Tasks, groups, or globs: mmedbench_ja, mmedbench, 'mmedbench_*'."
+)
+@click.option(
+    "--protocol",
+    type=click.Choice(PROTOCOLS),
+    default="auto",
+    show_default=True,
+    help="How a task is put to the model. See: mmedeval list protocols",
+)
+@click.option(
+    "--shots",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    metavar="N",
+    help="Solved examples in front of each question, from the train split.",
+)
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N items of each task.")
+@click.option("--languages", metavar="CODE,...", help="Only tasks in these languages, as in ja,fr.")
+@click.option("--metrics", metavar="NAME,...", help="Metrics beside the default ones. See: mmedeval list metrics")
+@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Draws the examples, and samples text.")
+@click.option(
+    "--max-tokens", type=click.IntRange(min=1), metavar="N", help="Longest answer (default: 1024; paper protocols 1000)."
+)
+@click.option("--temperature", type=click.FloatRange(min=0), default=0.0, show_default=True, metavar="T", help="0 is greedy.")
+@click.option("--chat-template/--no-chat-template", default=True, help="For chat: use the model's template, or plain text.")
+@click.option("--exclude-images", is_flag=True, help="Leave out questions that need a picture, which the data do not have.")
+@click.option(
+    "--data-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder with Train/ and Test/, or MMedBench.zip (also: MMEDBENCH_DIR).",
+)
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder (default: one under runs/, named after the run)."
+)
+@click.option("--save-requests/--no-save-requests", default=True, help="Store the prompts with the answers.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
+@click.option("--quiet", "-q", is_flag=True, help="No progress.")
+@click.pass_context
+def command(ctx: click.Context, /, **options: Any) -> None:
+    """Evaluate a model on tasks, and print a table with intervals.
+
+    Answers are stored as they arrive: a run that was stopped goes on where it was with the same command.
+
+    \b
+    mmedeval run --model baseline:random --tasks mmedbench_mini
+    mmedeval run --model hf:./checkpoint --tasks mmedbench_ja --data-dir MMedBench --shots 3
+    """
+    from mmedeval import console
+    from mmedeval.catalog import Catalog
+    from mmedeval.host import make_host
+    from mmedeval.runner import RunStopped, run
+    from mmedeval.types import RunPlan
+
+    plan = RunPlan(
+        model=options["model"],
+        model_args=_pairs(options["model_arg"]),
+        tasks=_names(options["tasks"]),
+        protocol=options["protocol"],
+        shots=options["shots"],
+        limit=options["limit"],
+        languages=_names(options["languages"]),
+        metrics=_names(options["metrics"]),
+        seed=options["seed"],
+        max_tokens=options["max_tokens"],
+        temperature=options["temperature"],
+        chat_template=options["chat_template"],
+        exclude_images=options["exclude_images"],
+        data_dir=options["data_dir"],
+        save_requests=options["save_requests"],
+    )
+    progress = [] if options["quiet"] else [console.Progress()]
+    host = make_host(extra=progress)
+    try:
+        record, folder = run(plan, Catalog(host), options["out"])
+    except RunStopped as stop:
+        click.echo(str(stop), err=True)
+        ctx.exit(130)
+    finally:
+        for bar in progress:
+            bar.stop()
+    if options["as_json"]:
+        click.echo(json.dumps(record.data, ensure_ascii=False, indent=2))
+    else:
+        console.print_record(record, folder)

@@ -1,0 +1,50 @@
+"""`mmedeval show`: reads a stored run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command("show", short_help="A stored run: its table, or its samples.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--wrong", is_flag=True, help="The samples that were answered wrongly.")
+@click.option("--unread", is_flag=True, help="The samples whose answer could not be read.")
+@click.option("--failed", is_flag=True, help="The samples that got no answer.")
+@click.option("--sample", metavar="ID", help="One sample, as in test-17 or mmedbench_ja/test-17.")
+@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="Most samples to show.")
+@click.option("--json", "as_json", is_flag=True, help="Print the record, or the samples as JSON lines.")
+def command(run: Path, wrong: bool, unread: bool, failed: bool, sample: str | None, limit: int, as_json: bool) -> None:
+    """Show the run stored in the folder RUN: its table, or samples with prompt, output, answer and verdict."""
+    from mmedeval import console
+    from mmedeval.errors import UnknownNameError
+    from mmedeval.store import read_record, read_samples, record_from_json, sample_to_json
+
+    if not (wrong or unread or failed or sample):
+        record = record_from_json(read_record(run))
+        if as_json:
+            click.echo(json.dumps(record.data, ensure_ascii=False, indent=2))
+        else:
+            console.print_record(record, run)
+        return
+    results = read_samples(run)
+    if sample is not None:
+        chosen = [result for result in results if sample in (result.sample.id, "/".join(result.key))]
+        if not chosen:
+            raise UnknownNameError(f"sample in {run}", sample, ["/".join(result.key) for result in results])
+    else:
+        chosen = [
+            result
+            for result in results
+            if (wrong and result.right is False)
+            or (unread and result.status == "unread")
+            or (failed and result.status == "failed")
+        ]
+    shown = chosen[:limit]
+    if as_json:
+        for result in shown:
+            click.echo(json.dumps(sample_to_json(result), ensure_ascii=False))
+        return
+    console.print_samples(shown, len(chosen), whole=sample is not None)

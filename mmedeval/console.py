@@ -1,0 +1,304 @@
+"""The only maker of a rich console or progress bar: tables, samples, progress, diagnosis."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from mmedeval.aggregate import AVERAGE
+from mmedeval.hookspecs import hookimpl
+from mmedeval.text import printable
+from mmedeval.types import LANGUAGES, Aggregate, RunPlan, RunRecord, SampleResult, join_letters
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+
+    from mmedeval.doctor import Finding
+
+PLAIN_LINE_SECONDS = 15.0
+
+
+def make_console(*, stderr: bool = False) -> Console:
+    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+
+
+# --- a record ---
+
+
+def print_record(record: RunRecord, folder: Path, console: Console | None = None) -> None:
+    """The table of a run, with everything beside it that a reader must know to trust it."""
+    console = console or make_console()
+    data = record.data
+    protocol = data["protocol"]
+    shots = data["plan"]["shots"]
+    heading = f"{data['model']['reference']}  ·  {protocol['used']}, {shots} shot{'' if shots == 1 else 's'}"
+    console.print(Text(printable(heading), style="bold"))
+    if protocol["requested"] != protocol["used"]:
+        console.print(Text(f"protocol {protocol['used']}: {protocol['why']}", style="dim"))
+    for title, names in _tables(record):
+        console.print(_accuracy_table(title, [a for a in record.aggregates if a.task in names], data["usage"]))
+        other = [a for a in record.aggregates if a.task in names and a.metric not in ("accuracy", "accuracy_strict")]
+        if other:
+            console.print(_metric_table(other))
+    for line in _notes(record):
+        console.print(Text(printable(line)))
+    for warning in data["warnings"]:
+        console.print(Text(f"warning: {printable(warning)}", style="yellow"))
+    console.print(Text(f"stored in {printable(str(folder))}  (mmedeval show {printable(str(folder))} --wrong)", style="dim"))
+
+
+def _tables(record: RunRecord) -> list[tuple[str, list[str]]]:
+    """One table per group of tasks: its title, and the names of the tasks in it, the group's own (the average) last."""
+    tables: dict[str, list[str]] = {}
+    for name, about in record.data["tasks"].items():
+        tables.setdefault(about["group"] or name, []).append(name)
+    return [(title, [*names, title]) for title, names in tables.items()]
+
+
+def _table(title: str | None = None) -> Table:
+    """Nine columns must fit into a terminal of 80: one space between them and nothing outside."""
+    return Table(
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+        title=None if title is None else Text(printable(title)),
+        title_justify="left",
+    )
+
+
+def _accuracy_table(title: str, aggregates: Sequence[Aggregate], usage: dict[str, Any]) -> Table:
+    table = _table(f"{title}, in per cent")
+    table.add_column("language", no_wrap=True)
+    for name in ("accuracy", "95 % interval", "chance", "n", "unread", "failed", "tokens", "seconds"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for aggregate in (a for a in aggregates if a.metric == "accuracy"):
+        average = aggregate.language == AVERAGE
+        if average:
+            table.add_section()
+            took = [u for u in (usage.get(a.task) for a in aggregates if a.metric == "accuracy") if u]
+            tokens, seconds = (sum(u["tokens_in"] + u["tokens_out"] for u in took), sum(u["seconds"] for u in took))
+        else:
+            used = usage[aggregate.task]
+            tokens, seconds = used["tokens_in"] + used["tokens_out"], used["seconds"]
+        table.add_row(
+            "average" if average else printable(LANGUAGES.get(aggregate.language, aggregate.language)),
+            _percent(aggregate.value),
+            f"{_percent(aggregate.low)} – {_percent(aggregate.high)}" if aggregate.value is not None else "–",
+            _percent(aggregate.chance),
+            str(aggregate.n),
+            str(aggregate.unread),
+            str(aggregate.failed),
+            _short_number(tokens),
+            f"{seconds:.1f}" if seconds < 1000 else f"{seconds:.0f}",
+            style="bold" if average else None,
+        )
+    return table
+
+
+def _metric_table(aggregates: Sequence[Aggregate]) -> Table:
+    """The other metrics, a row each, on their own scales; accuracies in per cent."""
+    languages = list(dict.fromkeys(a.language for a in aggregates))
+    table = _table()
+    table.add_column("metric", no_wrap=True)
+    for language in languages:
+        table.add_column(printable(language), justify="right", no_wrap=True)
+    for metric in dict.fromkeys(a.metric for a in aggregates):
+        values = {a.language: a for a in aggregates if a.metric == metric}
+        cells = []
+        for language in languages:
+            a = values.get(language)
+            cells.append("–" if a is None or a.value is None else f"{a.value * (100 if a.scale == 1 else 1):.1f}")
+        table.add_row(printable(metric), *cells)
+    return table
+
+
+def _notes(record: RunRecord) -> list[str]:
+    """What must stand beside the accuracies: what they leave out, and how alike the languages were answered."""
+    notes = []
+    data, counts = record.data, record.data["counts"]
+    if counts["unread"] or counts["failed"]:
+        strict = [a for a in record.aggregates if a.metric == "accuracy_strict"]
+        figures = ", ".join(f"{a.language} {_percent(a.value)}" for a in strict)
+        notes.append(
+            f"Accuracy is over the answers that were read. {counts['unread']} unread and {counts['failed']} failed items counted "
+            f"as wrong, it is: {figures}"
+        )
+    if counts["failures"]:
+        notes.append("Failures: " + ", ".join(f"{kind} {number}" for kind, number in counts["failures"].items()))
+    if counts["unscored"]:
+        notes.append(f"{counts['unscored']} items with several right answers are not scored: cloze ranks single options")
+    for entry in data["consistency"]:
+        if entry["read"]:
+            alike, right = entry["alike"], entry["all_right"]
+            notes.append(
+                f"Across {entry['languages']} languages, {_percent(alike['value'])} % of {entry['read']} questions were answered "
+                f"alike ({_percent(alike['low'])} – {_percent(alike['high'])}), {_percent(right['value'])} % rightly in all "
+                f"({_percent(right['low'])} – {_percent(right['high'])})"
+            )
+    return notes
+
+
+def _percent(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _short_number(value: float) -> str:
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.1f}{unit}"
+    return str(int(value))
+
+
+# --- samples ---
+
+
+def print_samples(results: Sequence[SampleResult], total: int, *, whole: bool, console: Console | None = None) -> None:
+    """Samples with question, output, answer and verdict; `whole` adds the prompt and all loglikelihoods."""
+    console = console or make_console()
+    for result in results:
+        _print_sample(console, result, whole=whole)
+    if total > len(results):
+        console.print(Text(f"{len(results)} of {total} shown; --limit N shows more, --sample ID shows all of one", style="dim"))
+    elif not results:
+        console.print("no such sample in this run")
+
+
+def _print_sample(console: Console, result: SampleResult, *, whole: bool) -> None:
+    verdict = {True: "right", False: "wrong", None: result.status}[result.right]
+    style = {"right": "green", "wrong": "red"}.get(verdict, "yellow")
+    head = Text(printable("/".join(result.key)), style="bold")
+    console.print(head.append(f"  {verdict}", style=style))
+    if whole and result.prompt is not None:
+        _print_block(console, "prompt", result.prompt)
+    else:
+        _print_block(console, "question", result.sample.question)
+        options = "\n".join(f"{letter}. {text}" for letter, text in result.sample.options.items())
+        _print_block(console, "options", options)
+    if result.output is not None:
+        _print_block(console, "output", result.output or "(empty)")
+    if result.failure is not None:
+        _print_block(console, "failure", result.failure)
+    if whole and result.logprobs:
+        ranked = sorted(result.logprobs.items(), key=lambda item: -item[1])
+        _print_block(console, "loglikelihoods", "\n".join(f"{value:10.4f}  {answer}" for answer, value in ranked))
+    if whole and result.sample.rationale:
+        _print_block(console, "reference", result.sample.rationale)
+    read = "–" if result.prediction is None else join_letters(result.prediction)
+    margin = "" if result.margin is None else f", margin {result.margin:.4f}"
+    console.print(Text(f"  answered {read}, right is {join_letters(result.sample.answer)}{margin}"))
+    if whole:
+        usage = result.usage
+        console.print(
+            Text(
+                f"  tokens in {usage.tokens_in}, out {usage.tokens_out}; BOS {usage.bos}; shots dropped {usage.shots_dropped}; "
+                f"border merged {'yes' if usage.border_merged else 'no'}",
+                style="dim",
+            )
+        )
+    console.print()
+
+
+def _print_block(console: Console, name: str, text: str) -> None:
+    console.print(Text(f"  {name}", style="dim"))
+    for line in printable(text).split("\n"):
+        wrapped = Text(line).wrap(console, max(20, console.width - 4))
+        for part in wrapped or [Text()]:
+            console.print(Text("    ").append_text(part), no_wrap=True, overflow="ignore", crop=False)
+
+
+# --- doctor ---
+
+
+def print_diagnosis(findings: Sequence[Finding], console: Console | None = None) -> None:
+    console = console or make_console()
+    for section in dict.fromkeys(finding.section for finding in findings):
+        console.print(Text(section, style="bold"))
+        table = Table(box=None, show_header=False, padding=(0, 1, 0, 0), pad_edge=False)
+        table.add_column(no_wrap=True)
+        table.add_column(no_wrap=True)
+        table.add_column(overflow="fold")
+        marks = {True: Text("ok", style="green"), False: Text("no", style="red"), None: Text("  ")}
+        for finding in findings:
+            if finding.section == section:
+                table.add_row(marks[finding.good], printable(finding.name), Text(printable(finding.text)))
+        console.print(table)
+        console.print()
+
+
+# --- progress ---
+
+
+class Progress:
+    """Shows how a run goes: a live bar on a terminal, a plain line now and then elsewhere. An event plugin like any other."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or make_console(stderr=True)
+        self.total = self.done = self.unread = self.failed = self.tokens = 0
+        self.started = self.last_line = time.monotonic()
+        self._bar: RichProgress | None = None
+        self._line("reading data and model files")
+
+    @hookimpl
+    def mmedeval_run_started(self, plan: RunPlan, total: int) -> None:
+        self.total, self.started = total, time.monotonic()
+        self.last_line = self.started
+        if not self.console.is_terminal:
+            self._line(f"{total} requests to answer")
+            return
+        from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+        self._bar = Progress(
+            BarColumn(bar_width=None),
+            TextColumn("{task.completed}/{task.total}"),
+            TextColumn("{task.fields[rates]}"),
+            TimeRemainingColumn(compact=True),
+            TextColumn("left"),
+            TextColumn("{task.fields[counts]}"),
+            console=self.console,
+            transient=True,
+        )
+        self._task = self._bar.add_task("", total=total, rates=self._rates(), counts=self._counts())
+        self._bar.start()
+
+    @hookimpl
+    def mmedeval_sample_finished(self, plan: RunPlan, result: SampleResult) -> None:
+        self.done += 1
+        self.unread += result.status == "unread"
+        self.failed += result.status == "failed"
+        self.tokens += result.usage.tokens_in + result.usage.tokens_out
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update(self._task, completed=self.done, rates=self._rates(), counts=self._counts())
+        elif now - self.last_line >= PLAIN_LINE_SECONDS:
+            self.last_line = now
+            left = (now - self.started) / self.done * (self.total - self.done)
+            self._line(f"{self.done}/{self.total}, {self._rates()}, {left:.0f} s left, {self._counts()}")
+
+    @hookimpl
+    def mmedeval_run_finished(self, plan: RunPlan, record: RunRecord) -> None:
+        self.stop()
+        if self.total:
+            self._line(f"{self.done} answered in {time.monotonic() - self.started:.1f} s, {self._rates()}, {self._counts()}")
+
+    def stop(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+
+    def _rates(self) -> str:
+        elapsed = max(time.monotonic() - self.started, 1e-9)
+        return f"{self.done / elapsed:.1f} samples/s, {_short_number(self.tokens / elapsed)} tokens/s"
+
+    def _counts(self) -> str:
+        return f"{self.failed} failed, {self.unread} unread"
+
+    def _line(self, text: str) -> None:
+        print(f"mmedeval: {text}", file=sys.stderr, flush=True)

@@ -1,0 +1,533 @@
+"""Plan + catalogue -> requests -> responses -> scores -> record."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, assert_never
+
+from mmedeval import __version__
+from mmedeval.aggregate import TaskScores, aggregate_all, cross_lingual_consistency, figures_as_json
+from mmedeval.backend import Backend
+from mmedeval.catalog import Catalog
+from mmedeval.environment import environment
+from mmedeval.errors import PluginError, StoreError, UsageError
+from mmedeval.prompts import (
+    CHAT_MAX_TOKENS,
+    LOGLIKELIHOOD_PROTOCOLS,
+    PAPER_MAX_TOKENS,
+    ShotPool,
+    chance,
+    make_request,
+    plain_chat,
+)
+from mmedeval.store import FORMAT, RunFolder, read_record, read_samples, record_from_json, rewrite
+from mmedeval.types import (
+    Failure,
+    GenerateRequest,
+    Generation,
+    LoglikelihoodRequest,
+    Loglikelihoods,
+    MetricSpec,
+    Prompt,
+    ProtocolName,
+    Request,
+    Response,
+    RunPlan,
+    RunRecord,
+    Sample,
+    SampleResult,
+    Sampling,
+    Shot,
+    Split,
+    Status,
+    Task,
+    TaskOptions,
+    TaskSpec,
+    digest,
+    join_letters,
+)
+
+
+class RunStopped(Exception):
+    """The user stopped the run. What was answered is stored."""
+
+    def __init__(self, folder: Path, answered: int, total: int) -> None:
+        super().__init__(f"stopped with {answered} of {total} answered; the same command goes on from there ({folder})")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PreparedTask:
+    """A task of the run: what is asked, and the digests that say exactly what that was."""
+
+    spec: TaskSpec
+    task: Task
+    samples: Sequence[Sample]
+    requests: Sequence[Request]
+    data_digest: str
+    prompts_digest: str
+    template_digest: str
+
+    @property
+    def group(self) -> str | None:
+        return self.spec.groups[0] if self.spec.groups else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """Everything that is known before the model is asked."""
+
+    plan: RunPlan
+    protocol: ProtocolName
+    why: str
+    sampling: Sampling
+    tasks: Sequence[PreparedTask]
+    metrics: Sequence[MetricSpec]
+    model: Mapping[str, Any]
+    identity: Mapping[str, Any]
+
+    @property
+    def fingerprint(self) -> str:
+        return digest(self.identity)
+
+
+def run(plan: RunPlan, catalog: Catalog, out: Path | None = None) -> tuple[RunRecord, Path]:
+    """Does what the plan says, or goes on where an earlier try stopped. Returns the record and the run folder.
+
+    `out` is the run folder; by default one under `runs/` whose name tells model, tasks, protocol and fingerprint. Raises
+    `MmedevalError` for all that a user can mend and `RunStopped` on Ctrl-C; answers that have arrived are stored in any case.
+    """
+    with catalog.open_backend(plan.model, plan.model_args) as backend:
+        prepared = prepare(plan, catalog, backend)
+        path = out if out is not None else Path("runs") / _folder_name(prepared)
+        with RunFolder(path, prepared.identity, plan.as_json()) as folder:
+            if folder.complete:
+                return record_from_json(read_record(path)), path
+            record = _ask_and_record(prepared, catalog, backend, folder)
+    return record, path
+
+
+def prepare(plan: RunPlan, catalog: Catalog, backend: Backend) -> Prepared:
+    """Loads data and renders all prompts; computes nothing with the model."""
+    specs = catalog.select_tasks(plan.tasks, plan.languages)
+    protocol, why = choose_protocol(plan, backend)
+    if plan.shots and protocol in ("paper", "paper-direct"):
+        raise UsageError(f"the protocol {protocol!r} has no solved examples; leave out --shots {plan.shots}")
+    metrics = catalog.select_metrics(plan.metrics, protocol)
+    backend.check(chat=protocol == "chat" and plan.chat_template)
+    sampling = Sampling(
+        max_tokens=plan.max_tokens or (CHAT_MAX_TOKENS if protocol == "chat" else PAPER_MAX_TOKENS),
+        temperature=plan.temperature,
+        seed=plan.seed,
+    )
+    tasks = [_prepare_task(spec, plan, protocol, sampling, catalog, backend) for spec in specs]
+    model = {"reference": plan.model, "arguments": dict(plan.model_args), "fingerprint": backend.fingerprint()}
+    generates = protocol not in LOGLIKELIHOOD_PROTOCOLS
+    identity = {
+        "format": FORMAT,
+        "model": model["fingerprint"],
+        # What arguments change in the numbers (dtype, BOS) is the backend's to say; where the model lies is not part of it.
+        "model_settings": dict(backend.describe().get("settings", {})),
+        "protocol": protocol,
+        "shots": plan.shots,
+        "limit": plan.limit,
+        "seed": plan.seed,
+        # A list for the stop strings, so that it compares equal with what JSON gives back.
+        "sampling": {**dataclasses.asdict(sampling), "stop": list(sampling.stop)} if generates else None,
+        "chat_template": plan.chat_template if protocol == "chat" else None,
+        "exclude_images": plan.exclude_images,
+        "save_requests": plan.save_requests,
+        "metrics": [spec.name for spec in metrics],
+        "tasks": {task.spec.name: {"data": task.data_digest, "prompts": task.prompts_digest} for task in tasks},
+    }
+    return Prepared(
+        plan=plan,
+        protocol=protocol,
+        why=why,
+        sampling=sampling,
+        tasks=tasks,
+        metrics=metrics,
+        model=model,
+        identity=identity,
+    )
+
+
+def choose_protocol(plan: RunPlan, backend: Backend) -> tuple[ProtocolName, str]:
+    """The protocol to use, and why. `auto` prefers loglikelihoods: nothing has to be read out of free text then."""
+    needs = "loglikelihood" if plan.protocol in LOGLIKELIHOOD_PROTOCOLS else "generate"
+    if plan.protocol != "auto":
+        if needs not in backend.capabilities:
+            can = ", ".join(sorted(backend.capabilities))
+            raise UsageError(f"the protocol {plan.protocol!r} needs {needs}, which {plan.model} cannot do; it can do: {can}")
+        return plan.protocol, "asked for"
+    if "loglikelihood" in backend.capabilities:
+        return "letter", "auto: the backend computes loglikelihoods"
+    if "generate" in backend.capabilities:
+        return "chat", "auto: the backend generates text but gives no loglikelihoods"
+    raise UsageError(f"{plan.model} can neither compute loglikelihoods nor generate text")
+
+
+def _prepare_task(
+    spec: TaskSpec, plan: RunPlan, protocol: ProtocolName, sampling: Sampling, catalog: Catalog, backend: Backend
+) -> PreparedTask:
+    task = spec.load(TaskOptions(data_dir=plan.data_dir))
+    everything = task.samples("test")
+    samples = [sample for sample in everything if not (plan.exclude_images and sample.meta.get("image"))][: plan.limit]
+    if not samples:
+        raise UsageError(f"the task {spec.name!r} has no item left to ask (--limit {plan.limit}, {len(everything)} items in all)")
+    train = task.samples("train") if plan.shots or backend.wants_train else ()
+    if backend.wants_train:
+        backend.learn(spec.name, train)
+    pool = ShotPool(train, plan.seed, spec.name)
+    requests = []
+    for sample in samples:
+        shots = pool.for_sample(sample, plan.shots)
+        if len(shots) < plan.shots:
+            raise UsageError(
+                f"--shots {plan.shots} is more than the train split of {spec.name!r} can give "
+                f"({len(train)} examples, without the question itself); ask for at most {len(shots)}"
+            )
+        prompt = _render(catalog, task, sample, shots, protocol, plan)
+        requests.append(make_request(task, sample, prompt, protocol, sampling, request_id=f"{spec.name}/{sample.id}"))
+    return PreparedTask(
+        spec=spec,
+        task=task,
+        samples=samples,
+        requests=requests,
+        data_digest=digest([sample.contents() for sample in samples]),
+        prompts_digest=digest([_request_contents(request) for request in requests]),
+        template_digest=_template_digest(catalog, task, protocol, plan),
+    )
+
+
+def _render(
+    catalog: Catalog, task: Task, sample: Sample, shots: Sequence[Sample], protocol: ProtocolName, plan: RunPlan
+) -> Prompt:
+    prompt = catalog.host.hook.mmedeval_render_prompt(task=task, sample=sample, shots=shots, protocol=protocol)
+    if not isinstance(prompt, Prompt):
+        raise PluginError(f"mmedeval_render_prompt returned {prompt!r} for {task.name}/{sample.id}; it must return a Prompt")
+    return plain_chat(prompt) if prompt.chat and not plan.chat_template else prompt
+
+
+def _template_digest(catalog: Catalog, task: Task, protocol: ProtocolName, plan: RunPlan) -> str:
+    """A digest of the layout alone: the prompt of a fixed item behind fixed shots."""
+    item = Sample(
+        id="template",
+        language=task.language,
+        question="question",
+        options={"A": "first", "B": "second"},
+        answer=frozenset("A"),
+        rationale="rationale",
+    )
+    prompt = _render(catalog, task, item, [item] * plan.shots, protocol, plan)
+    request = make_request(task, item, prompt, protocol, Sampling(), request_id="template")
+    return digest(_request_contents(request))
+
+
+def _request_contents(request: Request) -> list[object]:
+    shots: Iterable[Shot] = request.prompt.shots
+    parts: list[object] = [request.prompt.opening, *([s.asked, s.answered] for s in shots), request.prompt.question]
+    return [*parts, list(request.continuations)] if isinstance(request, LoglikelihoodRequest) else parts
+
+
+def _folder_name(prepared: Prepared) -> str:
+    """A name that tells what is in it and that the same command finds again."""
+    plan = prepared.plan
+    parts = [Path(plan.model.rstrip("/")).name, "+".join(plan.tasks), prepared.protocol, f"{plan.shots}shot"]
+    words = [re.sub(r"[^\w.+-]+", "-", part.replace("**", "all").replace("*", "all")).strip("-")[:60] for part in parts]
+    return "_".join([*(word for word in words if word), prepared.fingerprint[:8]])
+
+
+def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, folder: RunFolder) -> RunRecord:
+    plan, hook = prepared.plan, catalog.host.hook
+    started = datetime.now(UTC)
+    warnings = []
+    if folder.dropped_lines:
+        warnings.append("the last stored answer was torn by a kill; it is asked again")
+    # A failure is no answer: an unfinished run asks again.
+    done = {key for key, result in folder.stored.items() if result.status != "failed"}
+    todo = [request for task in prepared.tasks for request in task.requests if _key(request.id) not in done]
+    hook.mmedeval_run_started(plan=plan, total=len(todo))
+    context = {
+        request.id: (task, sample, request)
+        for task in prepared.tasks
+        for sample, request in zip(task.samples, task.requests, strict=True)
+    }
+    total = len(context)
+    answered: set[str] = set()
+    try:
+        for response in _responses(backend, todo):
+            if response.request_id in answered or response.request_id not in context:
+                raise PluginError(f"{plan.model} answered {response.request_id!r}, which was not asked or is answered already")
+            answered.add(response.request_id)
+            task, sample, request = context[response.request_id]
+            result = interpret(response, request, task.task, sample, prepared.protocol, hook.mmedeval_parse_answer)
+            if not plan.save_requests:
+                result = dataclasses.replace(result, prompt=None)
+            folder.append(result)
+            hook.mmedeval_sample_finished(plan=plan, result=result)
+    except KeyboardInterrupt as stop:
+        raise RunStopped(folder.path, len(folder.stored), total) from stop
+    if len(answered) < len(todo):
+        missing = next(request.id for request in todo if request.id not in answered)
+        raise PluginError(f"{plan.model} gave no answer to {len(todo) - len(answered)} requests, the first is {missing!r}")
+    record, results = _score(prepared, catalog, backend, folder, warnings, started)
+    folder.finish(record.data, results)
+    hook.mmedeval_run_finished(plan=plan, record=record)
+    return record
+
+
+def _responses(backend: Backend, requests: Sequence[Request]) -> Iterator[Response]:
+    if not requests:
+        return
+    scored = [request for request in requests if isinstance(request, LoglikelihoodRequest)]
+    written = [request for request in requests if isinstance(request, GenerateRequest)]
+    if scored:
+        yield from backend.loglikelihood(scored)
+    if written:
+        yield from backend.generate(written)
+
+
+def _key(request_id: str) -> tuple[str, str]:
+    task, _, sample = request_id.partition("/")
+    return task, sample
+
+
+def interpret(
+    response: Response,
+    request: Request,
+    task: Task,
+    sample: Sample,
+    protocol: ProtocolName,
+    parse_answer: Callable[..., Any],
+) -> SampleResult:
+    """What a response says about its sample."""
+    result = SampleResult(
+        task=_key(request.id)[0],
+        sample=sample,
+        status="failed",
+        prompt=_shown_prompt(request.prompt, response.usage.shots_dropped),
+        usage=response.usage,
+    )
+    match response:
+        case Failure():
+            return dataclasses.replace(result, failure=f"{response.kind}: {response.message}")
+        case Generation():
+            answer = parse_answer(task=task, sample=sample, generation=response, protocol=protocol)
+            return dataclasses.replace(
+                result,
+                status="unread" if answer.letters is None else "ok",
+                prediction=answer.letters,
+                output=response.text,
+                finish_reason=response.finish_reason,
+            )
+        case Loglikelihoods():
+            if not isinstance(request, LoglikelihoodRequest) or len(response.values) != len(request.answers):
+                raise PluginError(f"the backend's loglikelihoods for {request.id} do not fit its continuations")
+            order = sorted(range(len(response.values)), key=lambda i: -response.values[i])
+            # `cloze` ranks single options: an item with several right ones has no right answer there to be found.
+            status: Status = "unscored" if protocol == "cloze" and len(sample.answer) > 1 else "ok"
+            return dataclasses.replace(
+                result,
+                status=status,
+                prediction=request.answers[order[0]],
+                logprobs={join_letters(a): v for a, v in zip(request.answers, response.values, strict=True)},
+                margin=response.values[order[0]] - response.values[order[1]] if len(order) > 1 else None,
+            )
+        case _:
+            assert_never(response)
+
+
+def _shown_prompt(prompt: Prompt, shots_dropped: int) -> str:
+    """The prompt as the model saw it, once. Turns of a conversation are shown with their roles, before any template."""
+    prompt = prompt.without_shots(shots_dropped)
+    if not prompt.chat:
+        return prompt.text
+    return "\n\n".join(f"[{message.role}]\n{message.content}" for message in prompt.messages)
+
+
+def _score(
+    prepared: Prepared,
+    catalog: Catalog,
+    backend: Backend,
+    folder: RunFolder,
+    warnings: list[str],
+    started: datetime,
+) -> tuple[RunRecord, list[SampleResult]]:
+    plan = prepared.plan
+    by_task = {task.spec.name: [folder.stored[task.spec.name, sample.id] for sample in task.samples] for task in prepared.tasks}
+    tasks = [
+        score_task(
+            task.spec.name,
+            task.spec.language,
+            task.group,
+            by_task[task.spec.name],
+            prepared.metrics,
+            [chance(sample, prepared.protocol, task.task.max_answers) for sample in task.samples],
+        )
+        for task in prepared.tasks
+    ]
+    results = [result for task in tasks for result in task.results]
+    runtime = dict(backend.runtime())
+    warnings += runtime.pop("warnings", [])
+    head = {
+        "format": FORMAT,
+        "mmedeval": __version__,
+        "started": started.isoformat(timespec="seconds"),
+        "finished": datetime.now(UTC).isoformat(timespec="seconds"),
+        "fingerprint": prepared.fingerprint,
+        "plan": plan.as_json(),
+        "protocol": {"requested": plan.protocol, "used": prepared.protocol, "why": prepared.why},
+        "sampling": prepared.identity["sampling"],
+        "model": {**prepared.model, **backend.describe()},
+        "runtime": runtime,
+        "tasks": {
+            task.spec.name: {
+                "language": task.spec.language,
+                "group": task.group,
+                "source": task.task.source,
+                "max_answers": task.task.max_answers,
+                "data_digest": task.data_digest,
+                "prompts_digest": task.prompts_digest,
+                "prompt_template_digest": task.template_digest,
+                "chances": [chance(sample, prepared.protocol, task.task.max_answers) for sample in task.samples],
+            }
+            for task in prepared.tasks
+        },
+        "environment": environment(),
+    }
+    record = {**head, **summarise(tasks, prepared.metrics, warnings)}
+    return record_from_json(record), results
+
+
+def score_task(
+    name: str,
+    language: str,
+    group: str | None,
+    results: Sequence[SampleResult],
+    metrics: Sequence[MetricSpec],
+    chances: Sequence[float | None],
+) -> TaskScores:
+    """All metrics on one task's results; the results come back with their scores."""
+    scores: dict[str, Sequence[float | None]] = {}
+    for spec in metrics:
+        values = list(spec.load()(results))
+        if len(values) != len(results):
+            raise PluginError(f"the metric {spec.name!r} gave {len(values)} scores for {len(results)} items of {name}")
+        scores[spec.name] = values
+    scored = [
+        dataclasses.replace(
+            result, scores={metric: value for metric, values in scores.items() if (value := values[i]) is not None}
+        )
+        for i, result in enumerate(results)
+    ]
+    return TaskScores(task=name, language=language, group=group, results=scored, scores=scores, chances=chances)
+
+
+def summarise(tasks: Sequence[TaskScores], metrics: Sequence[MetricSpec], warnings: Sequence[str]) -> dict[str, Any]:
+    """The part of a record that follows from its samples: figures, counts, usage, consistency, warnings."""
+    results = [result for task in tasks for result in task.results]
+    figures = aggregate_all(tasks, {spec.name: spec.scale for spec in metrics})
+    groups: dict[str, list[TaskScores]] = {}
+    for task in tasks:
+        if task.group is not None:
+            groups.setdefault(task.group, []).append(task)
+    consistency = [cross_lingual_consistency(group, members) for group, members in groups.items()]
+    statuses = Counter(result.status for result in results)
+    bos = Counter(result.usage.bos for result in results if result.usage.bos is not None)
+    return {
+        "results": figures_as_json(figures),
+        "consistency": [entry for entry in consistency if entry is not None],
+        "counts": {
+            "n": len(results),
+            **{status: statuses[status] for status in ("ok", "unread", "failed", "unscored")},
+            "right": sum(result.right is True for result in results),
+            "truncated": sum(result.finish_reason == "length" for result in results),
+            "shots_dropped": sum(result.usage.shots_dropped > 0 for result in results),
+            "border_merged": sum(result.usage.border_merged for result in results),
+            "bos": {str(count): items for count, items in sorted(bos.items())},
+            "failures": dict(Counter((result.failure or "").partition(":")[0] for result in results if result.failure)),
+        },
+        "usage": {task.task: _usage(task.results) for task in tasks},
+        "warnings": [*warnings, *_warnings(results)],
+    }
+
+
+def _usage(results: Sequence[SampleResult]) -> dict[str, float]:
+    return {
+        "tokens_in": sum(result.usage.tokens_in for result in results),
+        "tokens_out": sum(result.usage.tokens_out for result in results),
+        "seconds": round(sum(result.usage.seconds for result in results), 3),
+    }
+
+
+def _warnings(results: Sequence[SampleResult]) -> list[str]:
+    doubled = sum((result.usage.bos or 0) > 1 for result in results)
+    dropped = sum(result.usage.shots_dropped > 0 for result in results)
+    merged = sum(result.usage.border_merged for result in results)
+    found = []
+    if doubled:
+        found.append(f"{doubled} prompts begin with more than one BOS token: the chat template and the tokenizer both add it")
+    if dropped:
+        found.append(f"{dropped} prompts were longer than the model's context and lost solved examples")
+    if merged:
+        found.append(f"in {merged} items a token spans the border between prompt and continuation; see docs/protocols.md")
+    return found
+
+
+def rescore(path: Path, catalog: Catalog, metric_names: Sequence[str]) -> RunRecord:
+    """Scores the stored outputs of a finished run again: answers are read anew, `metric_names` are added; no model is asked."""
+    old = read_record(path)
+    protocol: ProtocolName = old["protocol"]["used"]
+    names = dict.fromkeys([*(name for name in old["plan"]["metrics"]), *metric_names])
+    metrics = catalog.select_metrics(tuple(names), protocol)
+    stored: dict[str, list[SampleResult]] = {}
+    for result in read_samples(path):
+        stored.setdefault(result.task, []).append(result)
+    if set(stored) != set(old["tasks"]):
+        raise StoreError(f"{path}: the samples are not those of the record; restore the folder, or run again")
+    tasks = []
+    for name, about in old["tasks"].items():
+        task = _StoredTask(name=name, language=about["language"], max_answers=about["max_answers"], source=about["source"])
+        results = [_read_again(result, task, protocol, catalog) for result in stored[name]]
+        tasks.append(score_task(name, about["language"], about["group"], results, metrics, about["chances"]))
+    kept = [text for text in old["warnings"] if text not in _warnings([result for task in tasks for result in task.results])]
+    record = {
+        **old,
+        "plan": {**old["plan"], "metrics": list(names)},
+        **summarise(tasks, metrics, kept),
+        "rescored": {"at": datetime.now(UTC).isoformat(timespec="seconds"), "mmedeval": __version__},
+    }
+    rewrite(path, record, [result for task in tasks for result in task.results])
+    return record_from_json(record)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _StoredTask:
+    """A task as far as a stored run knows it."""
+
+    name: str
+    language: str
+    max_answers: int
+    source: str
+
+    def samples(self, split: Split) -> Sequence[Sample]:
+        return ()
+
+
+def _read_again(result: SampleResult, task: Task, protocol: ProtocolName, catalog: Catalog) -> SampleResult:
+    if result.output is None or result.finish_reason is None:
+        return result
+    generation = Generation(
+        request_id=f"{result.task}/{result.sample.id}",
+        text=result.output,
+        finish_reason=result.finish_reason,
+        usage=result.usage,
+    )
+    answer = catalog.host.hook.mmedeval_parse_answer(task=task, sample=result.sample, generation=generation, protocol=protocol)
+    return dataclasses.replace(result, status="unread" if answer.letters is None else "ok", prediction=answer.letters, scores={})

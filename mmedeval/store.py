@@ -1,0 +1,271 @@
+"""The run folder: `plan.json`, `samples.jsonl` (appended as answers arrive), `record.json`; resumable, never overwritten."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+from mmedeval.errors import StoreError
+from mmedeval.types import Aggregate, RunRecord, Sample, SampleResult, Usage, join_letters
+
+FORMAT = 1
+PLAN, SAMPLES, RECORD, LOCK = "plan.json", "samples.jsonl", "record.json", ".lock"
+
+
+class RunFolder:
+    """A folder held by one process for one plan, open for more answers.
+
+    `identity` is what makes the run this run and not another: choices, and digests of model, data and prompts. A folder that
+    holds another identity is refused, with the first differences named.
+    """
+
+    def __init__(self, path: Path, identity: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
+        self.path = path
+        self.dropped_lines = 0
+        with _told(path):
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = _lock(path)
+            try:
+                self._prepare(identity, plan)
+                self.stored = self._load()
+                self._samples: IO[str] = (path / SAMPLES).open("a", encoding="utf-8", errors="surrogatepass", newline="\n")
+            except BaseException:
+                self._lock.close()
+                raise
+
+    def _prepare(self, identity: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
+        file = self.path / PLAN
+        if file.exists():
+            stored = _read_json(file)
+            different = list(_differences(stored.get("identity", {}), identity))
+            if different:
+                more = f" (and {len(different) - 3} more)" if len(different) > 3 else ""
+                raise StoreError(
+                    f"{self.path} holds another run: {'; '.join(different[:3])}{more}; choose another folder with --out"
+                )
+            return
+        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in (LOCK, f"{PLAN}.new"))
+        if foreign:
+            raise StoreError(
+                f"{self.path} is no run folder and is not empty (it holds {foreign[0]!r}); choose another folder with --out"
+            )
+        _write_atomic(file, json.dumps({"format": FORMAT, "identity": identity, "plan": plan}, ensure_ascii=False, indent=2))
+
+    def _load(self) -> dict[tuple[str, str], SampleResult]:
+        """The answers that are there. A torn last line (the process was killed while writing) is cut off, to be redone."""
+        file = self.path / SAMPLES
+        if not file.exists():
+            return {}
+        whole = file.read_bytes()
+        end = whole.rfind(b"\n") + 1
+        if end < len(whole):
+            self.dropped_lines = 1
+            with file.open("r+b") as handle:
+                handle.truncate(end)
+        return {result.key: result for result in _parse_lines(file, whole[:end])}
+
+    @property
+    def complete(self) -> bool:
+        return (self.path / RECORD).exists()
+
+    def append(self, result: SampleResult) -> None:
+        """Stores one answer; when this returns, a kill of the process no longer loses it."""
+        with _told(self.path, kept=len(self.stored)):
+            self._samples.write(json.dumps(sample_to_json(result), ensure_ascii=False) + "\n")
+            self._samples.flush()
+        self.stored[result.key] = result
+
+    def finish(self, record: Mapping[str, Any], results: Sequence[SampleResult]) -> None:
+        """Replaces the samples by the same in the plan's order with their scores, and writes the record, each in one step."""
+        with _told(self.path, kept=len(self.stored)):
+            _write_results(self.path, record, results)
+
+    def close(self) -> None:
+        with _told(self.path, kept=len(self.stored)):
+            try:
+                self._samples.close()
+            finally:
+                self._lock.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        if error is None:
+            self.close()
+            return
+        # What broke the run is told; a second error from flushing to the same full disk would only hide it.
+        with suppress(StoreError):
+            self.close()
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """`record.json` of a finished run. Raises `StoreError` for a folder that holds none."""
+    file = path / RECORD
+    if file.exists():
+        record = _read_json(file)
+        if record.get("format") != FORMAT:
+            raise StoreError(f"{file} has format {record.get('format')!r}; this version reads format {FORMAT}")
+        return record
+    if (path / PLAN).exists():
+        raise StoreError(f"the run in {path} is not finished; the same mmedeval run command goes on where it stopped")
+    raise StoreError(f"{path} is no run folder: it holds no {PLAN}; name the folder that mmedeval run printed")
+
+
+def read_samples(path: Path) -> tuple[SampleResult, ...]:
+    """All stored answers of a run, finished or not; of a sample that was answered twice, the later one."""
+    file = path / SAMPLES
+    if not file.exists():
+        raise StoreError(f"{path} holds no {SAMPLES}; name the folder that mmedeval run printed")
+    with _told(path):
+        whole = file.read_bytes()
+    results = {result.key: result for result in _parse_lines(file, whole[: whole.rfind(b"\n") + 1])}
+    return tuple(results.values())
+
+
+def rewrite(path: Path, record: Mapping[str, Any], results: Sequence[SampleResult]) -> None:
+    """Stores new scores of a finished run. Raises `StoreError` while another process holds the folder."""
+    with _told(path), _lock(path):
+        _write_results(path, record, results)
+
+
+def record_from_json(data: Mapping[str, Any]) -> RunRecord:
+    return RunRecord(data=data, aggregates=tuple(Aggregate(**row) for row in data["results"]))
+
+
+def sample_to_json(result: SampleResult) -> dict[str, Any]:
+    """One line of `samples.jsonl`. Numbers of the model are kept as they are; absent things are left out."""
+    line: dict[str, Any] = {"task": result.task, **result.sample.contents(), "status": result.status}
+    optional = {
+        "prediction": None if result.prediction is None else sorted(result.prediction),
+        "prompt": result.prompt,
+        "output": result.output,
+        "finish_reason": result.finish_reason,
+        "logprobs": None if result.logprobs is None else dict(result.logprobs),
+        "margin": result.margin,
+        "failure": result.failure,
+    }
+    line |= {name: value for name, value in optional.items() if value is not None}
+    line["usage"] = asdict(result.usage)
+    if result.scores:
+        line["scores"] = dict(result.scores)
+    return line
+
+
+def sample_from_json(line: Mapping[str, Any]) -> SampleResult:
+    sample = Sample(
+        id=line["id"],
+        language=line["language"],
+        question=line["question"],
+        options=line["options"],
+        answer=frozenset(line["answer"]),
+        rationale=line["rationale"],
+        meta=line["meta"],
+    )
+    prediction = line.get("prediction")
+    return SampleResult(
+        task=line["task"],
+        sample=sample,
+        status=line["status"],
+        prediction=None if prediction is None else frozenset(prediction),
+        prompt=line.get("prompt"),
+        output=line.get("output"),
+        finish_reason=line.get("finish_reason"),
+        logprobs=line.get("logprobs"),
+        margin=line.get("margin"),
+        failure=line.get("failure"),
+        usage=Usage(**line["usage"]),
+        scores=line.get("scores", {}),
+    )
+
+
+def _parse_lines(file: Path, content: bytes) -> Iterator[SampleResult]:
+    # Split at "\n" alone: a model may write other line ends, and JSON leaves U+2028 as it is.
+    for number, raw in enumerate(content.split(b"\n")[:-1], start=1):
+        try:
+            yield sample_from_json(json.loads(raw))
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{file}:{number}: not a line of a run ({type(error).__name__}: {error}); restore the file, or start again in "
+                "another folder with --out"
+            ) from error
+
+
+def _read_json(file: Path) -> dict[str, Any]:
+    try:
+        data = json.loads(file.read_bytes())
+    except ValueError as error:
+        raise StoreError(f"{file} is damaged: {error}; restore it, or start again in another folder with --out") from error
+    except OSError as error:
+        raise StoreError(f"{file} cannot be read: {error.strerror}") from error
+    if not isinstance(data, dict):
+        raise StoreError(f"{file} is damaged: not an object; restore it, or start again in another folder with --out")
+    return data
+
+
+def _write_results(path: Path, record: Mapping[str, Any], results: Iterable[SampleResult]) -> None:
+    lines = "".join(json.dumps(sample_to_json(result), ensure_ascii=False) + "\n" for result in results)
+    _write_atomic(path / SAMPLES, lines)
+    _write_atomic(path / RECORD, json.dumps(record, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def _write_atomic(file: Path, text: str) -> None:
+    new = file.with_name(file.name + ".new")
+    with new.open("w", encoding="utf-8", errors="surrogatepass", newline="\n") as handle:
+        handle.write(text)
+        handle.flush()
+        os.fsync(handle.fileno())
+    new.replace(file)
+
+
+def _lock(path: Path) -> IO[str]:
+    """A lock that the system drops when the process ends, however it ends."""
+    handle = (path / LOCK).open("a", encoding="utf-8")
+    try:
+        if os.name == "nt":
+            import msvcrt
+
+            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        else:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        handle.close()
+        raise StoreError(
+            f"another mmedeval process is working in {path}; wait for it, or choose another folder with --out"
+        ) from error
+    return handle
+
+
+@contextmanager
+def _told(path: Path, kept: int | None = None) -> Iterator[None]:
+    """Turns what the file system refuses into one sentence with the next step."""
+    try:
+        yield
+    except OSError as error:
+        safe = f"; {kept} answers are safe, the same command goes on from there" if kept is not None else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            raise StoreError(f"no space left to write in {path}; free some, or choose another folder with --out{safe}") from error
+        raise StoreError(f"cannot write in {path}: {error.strerror or error}; choose another folder with --out{safe}") from error
+
+
+def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    for key in sorted({*stored, *wanted}):
+        old, new = stored.get(key), wanted.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            yield from _differences(old, new, f"{prefix}{key}.")
+        elif old != new:
+            yield f"{prefix}{key} was {_short(old)}, is now {_short(new)}"
+
+
+def _short(value: object) -> str:
+    text = join_letters(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= 40 else f"{text[:12]}..."

@@ -1,0 +1,383 @@
+"""The frozen values that flow through a run."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol
+
+if TYPE_CHECKING:
+    from mmedeval.backend import Backend
+
+Split = Literal["train", "test"]
+Capability = Literal["loglikelihood", "generate", "chat"]
+ProtocolName = Literal["letter", "cloze", "chat", "paper", "paper-direct"]
+Status = Literal["ok", "unread", "failed", "unscored"]
+FailureKind = Literal["too_long", "out_of_memory", "refused", "backend"]
+FinishReason = Literal["stop", "length"]
+Letters = frozenset[str]
+
+LANGUAGES: Mapping[str, str] = {
+    "en": "English",
+    "zh": "Chinese",
+    "ja": "Japanese",
+    "fr": "French",
+    "ru": "Russian",
+    "es": "Spanish",
+}
+
+
+def join_letters(letters: Iterable[str]) -> str:
+    """The one way an answer is written: letters in order, joined by a comma, as in `A,C`."""
+    return ",".join(sorted(letters))
+
+
+def digest(value: object) -> str:
+    """SHA-256 (hex) of a JSON-like value in its canonical form: a fingerprint of contents, not of a place."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """One multiple-choice question.
+
+    `options` maps a letter to its text, in the order in which they are shown. `answer` holds the right letters, one or
+    several. `meta` is free; three keys mean something to the core: `parallel` (the same value in several tasks marks
+    the same question in another language), `image` (true where the question needs a picture that is not there) and
+    `human_checked` / `human_check_passed` (the rationale was read by a person, and found good).
+    """
+
+    id: str
+    language: str
+    question: str
+    options: Mapping[str, str]
+    answer: Letters
+    rationale: str = ""
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def contents(self) -> dict[str, Any]:
+        """All that makes the sample what it is, as JSON-like data."""
+        return {
+            "id": self.id,
+            "language": self.language,
+            "question": self.question,
+            "options": dict(self.options),
+            "answer": sorted(self.answer),
+            "rationale": self.rationale,
+            "meta": dict(self.meta),
+        }
+
+
+class Task(Protocol):
+    """A set of questions in one language.
+
+    `max_answers` is the largest number of right letters that an item of this task may have; 1 for single-answer tasks.
+    `source` says in words where the data came from, without a path.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def language(self) -> str: ...
+    @property
+    def max_answers(self) -> int: ...
+    @property
+    def source(self) -> str: ...
+
+    def samples(self, split: Split) -> Sequence[Sample]:
+        """The samples of a split, in file order. Raises `DataError`, naming file and line, for bad data."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskOptions:
+    """What a user may say about where a task's data come from."""
+
+    data_dir: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskSpec:
+    """A task on offer. `load` is called only when the task is used and may do I/O."""
+
+    name: str
+    summary: str
+    language: str
+    load: Callable[[TaskOptions], Task]
+    groups: tuple[str, ...] = ()
+    requires: tuple[str, ...] = ()
+    extra: str | None = None
+    locate: Callable[[TaskOptions], str] | None = None
+    """Says in one line where the data would be read from, for `mmedeval doctor`; may raise `DataError`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BackendSpec:
+    """A backend on offer, addressed as `name:MODEL`. `load` gets the text after the colon and the `--model-arg` pairs.
+
+    `load` must be cheap: weights are read at the first request, so that a finished run can be shown without them.
+    `arguments` maps each accepted `--model-arg` to one line of help.
+    """
+
+    name: str
+    summary: str
+    load: Callable[[str, Mapping[str, str]], Backend]
+    requires: tuple[str, ...] = ()
+    extra: str | None = None
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MetricSpec:
+    """A metric on offer. `load` returns a function that scores many items at once.
+
+    `default` metrics are computed in every run to whose protocol they apply; `protocols` limits a metric to some (empty: all).
+    `scale` is the value of a perfect item (1 for accuracies, shown as per cent; 100 for metrics that are on that scale).
+    """
+
+    name: str
+    summary: str
+    load: Callable[[], MetricFunction]
+    default: bool = False
+    protocols: tuple[ProtocolName, ...] = ()
+    scale: float = 1.0
+    requires: tuple[str, ...] = ()
+    extra: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shot:
+    """A solved example: what is asked, and how it is answered."""
+
+    asked: str
+    answered: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prompt:
+    """What a model is shown: an opening, solved examples, then the question itself.
+
+    With `chat` the parts are turns of a conversation, to be put into the model's chat template; without, their texts
+    follow each other with nothing between them. A prompt that is too long loses shots from the front, never its question.
+    """
+
+    question: str
+    opening: str = ""
+    shots: tuple[Shot, ...] = ()
+    chat: bool = False
+
+    @property
+    def text(self) -> str:
+        return self.opening + "".join(shot.asked + shot.answered for shot in self.shots) + self.question
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        turns = [Message(role="system", content=self.opening)] if self.opening else []
+        for shot in self.shots:
+            turns.append(Message(role="user", content=shot.asked))
+            turns.append(Message(role="assistant", content=shot.answered))
+        return (*turns, Message(role="user", content=self.question))
+
+    def without_shots(self, count: int) -> Prompt:
+        """The same prompt without its first `count` solved examples."""
+        return Prompt(question=self.question, opening=self.opening, shots=self.shots[count:], chat=self.chat)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sampling:
+    """How text is generated. Temperature 0 is greedy; otherwise each request draws from its own stream of `seed`."""
+
+    max_tokens: int = 1024
+    temperature: float = 0.0
+    stop: tuple[str, ...] = ()
+    seed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateRequest:
+    """Ask for text. `id` is unique within a run; `options` are the letters that an answer may name."""
+
+    id: str
+    prompt: Prompt
+    sampling: Sampling
+    options: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoglikelihoodRequest:
+    """Ask for log P(continuation | prompt) of each continuation. `answers[i]` is the answer that `continuations[i]` gives."""
+
+    id: str
+    prompt: Prompt
+    continuations: tuple[str, ...]
+    answers: tuple[Letters, ...]
+    options: Mapping[str, str]
+
+
+Request = GenerateRequest | LoglikelihoodRequest
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Usage:
+    """What one request took. `seconds` is wall time, shared out over the requests that were computed together.
+
+    `tokens_in` counts the tokens of the prompt (once, however many continuations follow it); `tokens_out` those that were
+    generated, or those of all continuations that were scored. `bos` is the number of BOS tokens in front; `None` where the
+    backend cannot tell.
+    """
+
+    tokens_in: int = 0
+    tokens_out: int = 0
+    seconds: float = 0.0
+    bos: int | None = None
+    shots_dropped: int = 0
+    border_merged: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Generation:
+    request_id: str
+    text: str
+    finish_reason: FinishReason = "stop"
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loglikelihoods:
+    """Natural logarithms, one per continuation of the request, in its order."""
+
+    request_id: str
+    values: tuple[float, ...]
+    usage: Usage = Usage()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failure:
+    """A request that got no answer. It is data: counted apart and shown, never scored as wrong."""
+
+    request_id: str
+    kind: FailureKind
+    message: str
+    usage: Usage = Usage()
+
+
+Response = Generation | Loglikelihoods | Failure
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What was read from an output. `letters` is `None` where nothing clear stands there: unread, which is not wrong."""
+
+    letters: Letters | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SampleResult:
+    """One sample with what the model did.
+
+    `prediction` is `None` unless `status` is "ok" (or "unscored", where a protocol cannot give the full answer).
+    `logprobs` maps a written answer (`A`, `A,C`) to its loglikelihood; `margin` is the distance between the best two.
+    """
+
+    task: str
+    sample: Sample
+    status: Status
+    prediction: Letters | None = None
+    prompt: str | None = None
+    output: str | None = None
+    finish_reason: FinishReason | None = None
+    logprobs: Mapping[str, float] | None = None
+    margin: float | None = None
+    failure: str | None = None
+    usage: Usage = Usage()
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.task, self.sample.id
+
+    @property
+    def right(self) -> bool | None:
+        """Whether the set of letters is exactly the right one; `None` where there is nothing to compare."""
+        return self.prediction == self.sample.answer if self.status == "ok" else None
+
+
+MetricFunction = Callable[[Sequence[SampleResult]], Sequence[float | None]]
+"""Scores items of one task: a value each, or `None` where the metric does not apply to the item."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Aggregate:
+    """One figure: the mean of a metric over `scored` of the `n` items of a task, with its 95 % interval."""
+
+    metric: str
+    task: str
+    language: str
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+    scored: int
+    unread: int = 0
+    failed: int = 0
+    unscored: int = 0
+    chance: float | None = None
+    scale: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunPlan:
+    """All that the user chose. Two plans that differ only in where things lie have the same `contents()`."""
+
+    model: str
+    tasks: tuple[str, ...]
+    model_args: Mapping[str, str] = field(default_factory=dict)
+    protocol: ProtocolName | Literal["auto"] = "auto"
+    shots: int = 0
+    limit: int | None = None
+    languages: tuple[str, ...] = ()
+    metrics: tuple[str, ...] = ()
+    seed: int = 0
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    chat_template: bool = True
+    exclude_images: bool = False
+    data_dir: Path | None = None
+    save_requests: bool = True
+
+    def as_json(self) -> dict[str, Any]:
+        """Every choice as JSON-like data."""
+        return {
+            "model": self.model,
+            "model_args": dict(self.model_args),
+            "tasks": list(self.tasks),
+            "protocol": self.protocol,
+            "shots": self.shots,
+            "limit": self.limit,
+            "languages": list(self.languages),
+            "metrics": list(self.metrics),
+            "seed": self.seed,
+            "max_tokens": self.max_tokens,
+            "temperature": self.temperature,
+            "chat_template": self.chat_template,
+            "exclude_images": self.exclude_images,
+            "data_dir": None if self.data_dir is None else str(self.data_dir),
+            "save_requests": self.save_requests,
+        }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunRecord:
+    """A finished run: the figures, and what is needed to make them again. `data` is the content of `record.json`."""
+
+    data: Mapping[str, Any]
+    aggregates: tuple[Aggregate, ...]
