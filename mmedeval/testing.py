@@ -157,12 +157,12 @@ def check_backend(backend: Backend, *, tolerance: float = 1e-5) -> None:
             for i, prompt in enumerate(samples)
         ]
         texts = _by_id(backend.generate(written), [request.id for request in written])
-        for request in written:
-            (single,) = backend.generate([request])
-            company_text = texts[request.id]
-            assert isinstance(single, Generation), f"{request.id} failed: {single}"
-            assert isinstance(company_text, Generation), f"{request.id} failed: {company_text}"
-            assert single.text == company_text.text, f"{request.id}: alone and in company the texts differ"
+        for asked in written:
+            (single,) = backend.generate([asked])
+            company_text = texts[asked.id]
+            assert isinstance(single, Generation), f"{asked.id} failed: {single}"
+            assert isinstance(company_text, Generation), f"{asked.id} failed: {company_text}"
+            assert single.text == company_text.text, f"{asked.id}: alone and in company the texts differ"
 
 
 def _by_id(responses: Iterable[Response], ids: Sequence[str]) -> Mapping[str, Response]:
