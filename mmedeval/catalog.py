@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib.util
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Protocol, TypeVar
 
@@ -68,15 +68,23 @@ class Catalog:
         found: dict[str, S] = {}
         source: dict[str, str] = {}
         for impl in getattr(self.host.hook, hook).get_hookimpls():
-            for spec in impl.function():
+            offered = impl.function()
+            if not isinstance(offered, Iterable):
+                raise PluginError(
+                    f"plugin {impl.plugin_name!r} returned {offered!r} from {hook}; it must return {spec_type.__name__}s"
+                )
+            for spec in offered:
                 if not isinstance(spec, spec_type):
                     raise PluginError(
                         f"plugin {impl.plugin_name!r} offers {spec!r} as a {kind}; {hook} must return {spec_type.__name__}s"
                     )
                 if spec.name in found:
+                    both = (source[spec.name], impl.plugin_name)
+                    # The core cannot be left out.
+                    other = next(name for name in both if name != "core" or set(both) == {"core"})
                     raise PluginError(
-                        f"the {kind} {spec.name!r} is offered by two plugins, {source[spec.name]!r} and {impl.plugin_name!r}; "
-                        f"to go on without one, set MMEDEVAL_BLOCK={impl.plugin_name}"
+                        f"the {kind} {spec.name!r} is offered by two plugins, {both[0]!r} and {both[1]!r}; "
+                        f"to go on without one, set MMEDEVAL_BLOCK={other}"
                     )
                 found[spec.name] = spec
                 source[spec.name] = impl.plugin_name
@@ -167,9 +175,16 @@ class Catalog:
         return tuple(sorted(chosen, key=lambda spec: (not spec.default, spec.name)))
 
 
-def missing_packages(spec: Spec, find: Callable[[str], object] = importlib.util.find_spec) -> tuple[str, ...]:
+def missing_packages(spec: Spec) -> tuple[str, ...]:
     """The required packages that are not installed (looked up, not imported)."""
-    return tuple(package for package in spec.requires if find(package) is None)
+    return tuple(package for package in spec.requires if not _installed(package))
+
+
+def _installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except ModuleNotFoundError:  # of `a.b`, `a` is missing
+        return False
 
 
 def require(what: str, spec: Spec) -> None:

@@ -55,7 +55,7 @@ def make_host(*, block: Sequence[str] | None = None, extra: Sequence[object] = (
             continue
         infos.append(_load(manager, entry, dist))
     for plugin in extra:
-        manager.register(plugin)
+        _register(manager, plugin, None, f"the plugin {plugin!r}", "mend it")
     return Host(manager=manager, plugins=tuple(infos))
 
 
@@ -76,17 +76,21 @@ def _load(manager: pluggy.PluginManager, entry: EntryPoint, dist: Distribution) 
         raise PluginError(f"{where} has the name of a plugin that is there already; {way_out}, or uninstall one of them")
     try:
         plugin = entry.load()
-    except Exception as error:  # noqa: BLE001 - whatever a stranger's module raises at import must not take the host down
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's module must not take the host down
         reason = f"{where} failed to import: {type(error).__name__}: {error}; {way_out}"
         return PluginInfo(name=entry.name, distribution=dist.name, version=dist.version, error=reason)
+    _register(manager, plugin, entry.name, where, way_out)
+    return PluginInfo(name=entry.name, distribution=dist.name, version=dist.version)
+
+
+def _register(manager: pluggy.PluginManager, plugin: object, name: str | None, where: str, way_out: str) -> None:
     unknown = [
-        name for name in sorted(vars(plugin)) if hasattr(vars(plugin)[name], f"{GROUP}_impl") and not hasattr(hookspecs, name)
+        hook for hook in dir(plugin) if hasattr(getattr(plugin, hook, None), f"{GROUP}_impl") and not hasattr(hookspecs, hook)
     ]
     if unknown:
         raise PluginError(f"{where} implements the hook {unknown[0]!r}, which does not exist; {way_out}")
     try:
-        manager.register(plugin, name=entry.name)
+        manager.register(plugin, name=name)
         manager.check_pending()
     except (pluggy.PluginValidationError, ValueError) as error:
         raise PluginError(f"{where} does not fit its hooks: {error}; {way_out}") from error
-    return PluginInfo(name=entry.name, distribution=dist.name, version=dist.version)

@@ -177,16 +177,13 @@ def render_prompt(task: Task, sample: Sample, shots: Sequence[Sample], protocol:
             question=_chat_question(sample, several),
         )
     instruction = _PAPER_WITH_RATIONALE if protocol == "paper" else _PAPER_DIRECT
-    lang = LANGUAGES.get(sample.language, sample.language)
-    return Prompt(
-        # Replaced one by one: a question may hold braces.
-        question=_PAPER_WRAPPER.replace("{instruction}", instruction.replace("{lang}", lang)).replace(
-            "{input}",
-            _PAPER_INPUT.replace("{options}", "".join(f"{key}. {text} " for key, text in sample.options.items())).replace(
-                "{question}", sample.question
-            ),
-        )
-    )
+    options = "".join(f"{key}. {text} " for key, text in sample.options.items())
+    filled = {
+        "instruction": instruction.format(lang=LANGUAGES.get(sample.language, sample.language)),
+        "input": _PAPER_INPUT.format(question=sample.question, options=options),
+    }
+    # `format` reads the template alone: braces in a question stay as they are.
+    return Prompt(question=_PAPER_WRAPPER.format(**filled))
 
 
 def _listed(sample: Sample) -> str:

@@ -28,6 +28,7 @@ from mmedeval.prompts import (
 )
 from mmedeval.store import FORMAT, RunFolder, read_record, read_samples, record_from_json, rewrite
 from mmedeval.types import (
+    Answer,
     Failure,
     GenerateRequest,
     Generation,
@@ -184,14 +185,15 @@ def _prepare_task(
     if backend.wants_train:
         backend.learn(spec.name, train)
     pool = ShotPool(train, plan.seed, spec.name)
+    shots_of = [pool.for_sample(sample, plan.shots) for sample in samples]
+    enough = min(map(len, shots_of))
+    if enough < plan.shots:
+        raise UsageError(
+            f"--shots {plan.shots} is more than the train split of {spec.name!r} can give "
+            f"({len(train)} examples, without the question itself); ask for at most {enough}"
+        )
     requests = []
-    for sample in samples:
-        shots = pool.for_sample(sample, plan.shots)
-        if len(shots) < plan.shots:
-            raise UsageError(
-                f"--shots {plan.shots} is more than the train split of {spec.name!r} can give "
-                f"({len(train)} examples, without the question itself); ask for at most {len(shots)}"
-            )
+    for sample, shots in zip(samples, shots_of, strict=True):
         prompt = _render(catalog, task, sample, shots, protocol, plan)
         requests.append(make_request(task, sample, prompt, protocol, sampling, request_id=f"{spec.name}/{sample.id}"))
     return PreparedTask(
@@ -318,7 +320,7 @@ def interpret(
         case Failure():
             return dataclasses.replace(result, failure=f"{response.kind}: {response.message}")
         case Generation():
-            answer = parse_answer(task=task, sample=sample, generation=response, protocol=protocol)
+            answer = _read(parse_answer, task, sample, response, protocol)
             return dataclasses.replace(
                 result,
                 status="unread" if answer.letters is None else "ok",
@@ -341,6 +343,15 @@ def interpret(
             )
         case _:
             assert_never(response)
+
+
+def _read(parse_answer: Callable[..., Any], task: Task, sample: Sample, generation: Generation, protocol: ProtocolName) -> Answer:
+    answer = parse_answer(task=task, sample=sample, generation=generation, protocol=protocol)
+    if not isinstance(answer, Answer):
+        raise PluginError(
+            f"mmedeval_parse_answer returned {answer!r} for {generation.request_id}; it must return an Answer or None"
+        )
+    return answer
 
 
 def _shown_prompt(prompt: Prompt, shots_dropped: int) -> str:
@@ -467,10 +478,13 @@ def _usage(results: Sequence[SampleResult]) -> dict[str, float]:
 
 
 def _warnings(results: Sequence[SampleResult]) -> list[str]:
+    missing = sum(result.usage.bos == 0 for result in results)
     doubled = sum((result.usage.bos or 0) > 1 for result in results)
     dropped = sum(result.usage.shots_dropped > 0 for result in results)
     merged = sum(result.usage.border_merged for result in results)
     found = []
+    if missing:
+        found.append(f"{missing} prompts begin without the BOS token that this model's tokenizer puts in front of text")
     if doubled:
         found.append(f"{doubled} prompts begin with more than one BOS token: the chat template and the tokenizer both add it")
     if dropped:
@@ -529,5 +543,5 @@ def _read_again(result: SampleResult, task: Task, protocol: ProtocolName, catalo
         finish_reason=result.finish_reason,
         usage=result.usage,
     )
-    answer = catalog.host.hook.mmedeval_parse_answer(task=task, sample=result.sample, generation=generation, protocol=protocol)
+    answer = _read(catalog.host.hook.mmedeval_parse_answer, task, result.sample, generation, protocol)
     return dataclasses.replace(result, status="unread" if answer.letters is None else "ok", prediction=answer.letters, scores={})

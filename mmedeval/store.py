@@ -31,6 +31,7 @@ class RunFolder:
         self.dropped_lines = 0
         with _told(path):
             path.mkdir(parents=True, exist_ok=True)
+            _refuse_foreign(path)
             self._lock = _lock(path)
             try:
                 self._prepare(identity, plan)
@@ -44,18 +45,15 @@ class RunFolder:
         file = self.path / PLAN
         if file.exists():
             stored = _read_json(file)
-            different = list(_differences(stored.get("identity", {}), identity))
+            if not isinstance(stored.get("identity"), dict):
+                raise StoreError(f"{file} is damaged: it tells no identity; restore it, or choose another folder with --out")
+            different = list(_differences(stored["identity"], identity))
             if different:
                 more = f" (and {len(different) - 3} more)" if len(different) > 3 else ""
                 raise StoreError(
                     f"{self.path} holds another run: {'; '.join(different[:3])}{more}; choose another folder with --out"
                 )
             return
-        foreign = sorted(entry.name for entry in self.path.iterdir() if entry.name not in (LOCK, f"{PLAN}.new"))
-        if foreign:
-            raise StoreError(
-                f"{self.path} is no run folder and is not empty (it holds {foreign[0]!r}); choose another folder with --out"
-            )
         _write_atomic(file, json.dumps({"format": FORMAT, "identity": identity, "plan": plan}, ensure_ascii=False, indent=2))
 
     def _load(self) -> dict[tuple[str, str], SampleResult]:
@@ -255,6 +253,13 @@ def _told(path: Path, kept: int | None = None) -> Iterator[None]:
         if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
             raise StoreError(f"no space left to write in {path}; free some, or choose another folder with --out{safe}") from error
         raise StoreError(f"cannot write in {path}: {error.strerror or error}; choose another folder with --out{safe}") from error
+
+
+def _refuse_foreign(path: Path) -> None:
+    """A folder with other things in it and no plan is somebody's: nothing is written there, not even a lock."""
+    names = sorted(entry.name for entry in path.iterdir() if entry.name not in (LOCK, f"{PLAN}.new"))
+    if names and PLAN not in names:
+        raise StoreError(f"{path} is no run folder and is not empty (it holds {names[0]!r}); choose another folder with --out")
 
 
 def _differences(stored: Mapping[str, Any], wanted: Mapping[str, Any], prefix: str = "") -> Iterator[str]:

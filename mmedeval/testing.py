@@ -128,6 +128,7 @@ def check_backend(backend: Backend, *, tolerance: float = 1e-5) -> None:
     Asks a few short questions in several languages and lengths, all at once and then one by one. `tolerance` bounds the
     difference between loglikelihoods (1e-5 for float32).
     """
+    assert backend.capabilities & {"loglikelihood", "generate"}, "the backend can do nothing"
     samples = _contract_samples()
     if "loglikelihood" in backend.capabilities:
         scored = [

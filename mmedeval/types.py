@@ -231,8 +231,8 @@ class Usage:
     """What one request took. `seconds` is wall time, shared out over the requests that were computed together.
 
     `tokens_in` counts the tokens of the prompt (once, however many continuations follow it); `tokens_out` those that were
-    generated, or those of all continuations that were scored. `bos` is the number of BOS tokens in front; `None` where the
-    backend cannot tell.
+    generated, or those of all continuations that were scored. `bos` is the number of BOS tokens in front (1 is right, 0 is
+    missing, more is doubled); `None` where the model wants none, or the backend cannot tell.
     """
 
     tokens_in: int = 0

@@ -58,7 +58,6 @@ class HFBackend(Backend):
         self.options = Options.parse(arguments)
         self.name = name
         self._oom_halvings = 0
-        self._warned_bos = 0
         self._loaded = False
 
     # --- what the model is, known without loading it ---
@@ -170,7 +169,6 @@ class HFBackend(Backend):
     def runtime(self) -> Mapping[str, Any]:
         if not self._loaded:
             return {}
-        missing = self._warned_bos
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
         return {
             "device": str(self.device),
@@ -181,8 +179,6 @@ class HFBackend(Backend):
             "max_length": self.max_length,
             "batch_tokens": self.options.tokens_at_once(self.device.type),
             "out_of_memory_halvings": self._oom_halvings,
-            "warnings": [f"{missing} prompts begin without the BOS token that this tokenizer puts in front of text"]
-            * bool(missing),
         }
 
     @cached_property
@@ -237,15 +233,12 @@ class HFBackend(Backend):
         return str(self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)), False
 
     def _bos_count(self, ids: Sequence[int]) -> int | None:
+        """The BOS tokens in front; `None` where there is none and this tokenizer puts none in front of text."""
         bos = self.tokenizer.bos_token_id
         if bos is None:
             return None
-        return next((i for i, token in enumerate(ids) if token != bos), len(ids))
-
-    def _note_bos(self, count: int | None) -> int | None:
-        if count == 0 and self._prefix and self._prefix[0] == self.tokenizer.bos_token_id:
-            self._warned_bos += 1
-        return count
+        count = next((i for i, token in enumerate(ids) if token != bos), len(ids))
+        return count if count or bos in self._prefix else None
 
     # --- loglikelihoods ---
 
@@ -301,7 +294,7 @@ class HFBackend(Backend):
         usage = Usage(
             tokens_in=len(context),
             tokens_out=sum(map(len, continuations)),
-            bos=self._note_bos(self._bos_count(context)),
+            bos=self._bos_count(context),
             shots_dropped=dropped,
             border_merged=merged,
         )
@@ -454,7 +447,7 @@ class HFBackend(Backend):
         room = self.max_length - len(ids)
         if room < 1:
             return self._too_long(request.id, len(ids), dropped)
-        usage = Usage(tokens_in=len(ids), bos=self._note_bos(self._bos_count(ids)), shots_dropped=dropped)
+        usage = Usage(tokens_in=len(ids), bos=self._bos_count(ids), shots_dropped=dropped)
         return Writing(request=request, ids=ids, max_tokens=min(wanted, room), usage=usage)
 
     def _write(self, batch: Sequence[Writing]) -> Iterator[Generation | Failure]:
