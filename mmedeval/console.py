@@ -27,7 +27,7 @@ PLAIN_LINE_SECONDS = 15.0
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False, soft_wrap=False)
+    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
 
 
 # --- a record ---
@@ -69,7 +69,7 @@ def _table(title: str | None = None) -> Table:
         box=box.SIMPLE_HEAD,
         padding=0,
         show_edge=False,
-        title=None if title is None else Text(printable(title)),
+        title=None if title is None else _plain(title),
         title_justify="left",
     )
 
@@ -89,7 +89,7 @@ def _accuracy_table(title: str, aggregates: Sequence[Aggregate], usage: dict[str
             used = usage[aggregate.task]
             tokens, seconds = used["tokens_in"] + used["tokens_out"], used["seconds"]
         table.add_row(
-            "average" if average else printable(LANGUAGES.get(aggregate.language, aggregate.language)),
+            _plain("average" if average else LANGUAGES.get(aggregate.language, aggregate.language)),
             _percent(aggregate.value),
             f"{_percent(aggregate.low)} – {_percent(aggregate.high)}" if aggregate.value is not None else "–",
             _percent(aggregate.chance),
@@ -109,14 +109,14 @@ def _metric_table(aggregates: Sequence[Aggregate]) -> Table:
     table = _table()
     table.add_column("metric", no_wrap=True)
     for language in languages:
-        table.add_column(printable(language), justify="right", no_wrap=True)
+        table.add_column(_plain(language), justify="right", no_wrap=True)
     for metric in dict.fromkeys(a.metric for a in aggregates):
         values = {a.language: a for a in aggregates if a.metric == metric}
         cells = []
         for language in languages:
             a = values.get(language)
             cells.append("–" if a is None or a.value is None else f"{a.value * (100 if a.scale == 1 else 1):.1f}")
-        table.add_row(printable(metric), *cells)
+        table.add_row(_plain(metric), *cells)
     return table
 
 
@@ -144,6 +144,11 @@ def _notes(record: RunRecord) -> list[str]:
                 f"({_percent(right['low'])} – {_percent(right['high'])})"
             )
     return notes
+
+
+def _plain(text: str) -> Text:
+    """Text from outside, as it is: no markup, no control characters."""
+    return Text(printable(text))
 
 
 def _percent(value: float | None) -> str:
@@ -228,7 +233,7 @@ def print_diagnosis(findings: Sequence[Finding], console: Console | None = None)
         marks = {True: Text("ok", style="green"), False: Text("no", style="red"), None: Text("  ")}
         for finding in findings:
             if finding.section == section:
-                table.add_row(marks[finding.good], printable(finding.name), Text(printable(finding.text)))
+                table.add_row(marks[finding.good], _plain(finding.name), _plain(finding.text))
         console.print(table)
         console.print()
 

@@ -252,7 +252,7 @@ class ShotPool:
     """The solved examples of a task: the same for all its questions, so that their prefix is shared.
 
     The order is drawn once from the seed and the task's name. An example whose question repeats the sample's is passed over,
-    whatever its options; fewer than asked come back where the split is too small.
+    whatever its options, and so is one with two options that read the same; fewer than asked come back where the split is too small.
     """
 
     def __init__(self, train: Sequence[Sample], seed: int, task: str) -> None:
@@ -264,5 +264,5 @@ class ShotPool:
         if count == 0:
             return ()
         asked = same_question(sample.question)
-        allowed = (shot for question, shot in self._ordered if question != asked)
+        allowed = (shot for question, shot in self._ordered if question != asked and not shot.meta.get("duplicate_options"))
         return tuple(itertools.islice(allowed, count))

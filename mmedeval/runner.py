@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -115,6 +116,8 @@ def run(plan: RunPlan, catalog: Catalog, out: Path | None = None) -> tuple[RunRe
 
 def prepare(plan: RunPlan, catalog: Catalog, backend: Backend) -> Prepared:
     """Loads data and renders all prompts; computes nothing with the model."""
+    if not math.isfinite(plan.temperature) or plan.temperature < 0:
+        raise UsageError(f"--temperature {plan.temperature} is no number from 0 on")
     specs = catalog.select_tasks(plan.tasks, plan.languages)
     protocol, why = choose_protocol(plan, backend)
     if plan.shots and protocol in ("paper", "paper-direct"):
@@ -261,10 +264,11 @@ def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, fold
         for sample, request in zip(task.samples, task.requests, strict=True)
     }
     total = len(context)
+    asked = {request.id for request in todo}
     answered: set[str] = set()
     try:
         for response in _responses(backend, todo):
-            if response.request_id in answered or response.request_id not in context:
+            if response.request_id in answered or response.request_id not in asked:
                 raise PluginError(f"{plan.model} answered {response.request_id!r}, which was not asked or is answered already")
             answered.add(response.request_id)
             task, sample, request = context[response.request_id]
@@ -331,6 +335,9 @@ def interpret(
         case Loglikelihoods():
             if not isinstance(request, LoglikelihoodRequest) or len(response.values) != len(request.answers):
                 raise PluginError(f"the backend's loglikelihoods for {request.id} do not fit its continuations")
+            broken = next((value for value in response.values if not math.isfinite(value)), None)
+            if broken is not None:
+                return dataclasses.replace(result, failure=f"backend: a loglikelihood is {broken}, which ranks nothing")
             order = sorted(range(len(response.values)), key=lambda i: -response.values[i])
             # `cloze` ranks single options: an item with several right ones has no right answer there to be found.
             status: Status = "unscored" if protocol == "cloze" and len(sample.answer) > 1 else "ok"
@@ -430,6 +437,8 @@ def score_task(
         values = list(spec.load()(results))
         if len(values) != len(results):
             raise PluginError(f"the metric {spec.name!r} gave {len(values)} scores for {len(results)} items of {name}")
+        if not all(value is None or math.isfinite(value) for value in values):
+            raise PluginError(f"the metric {spec.name!r} gave a score for {name} that is no finite number")
         scores[spec.name] = values
     scored = [
         dataclasses.replace(
@@ -503,7 +512,9 @@ def rescore(path: Path, catalog: Catalog, metric_names: Sequence[str]) -> RunRec
     stored: dict[str, list[SampleResult]] = {}
     for result in read_samples(path):
         stored.setdefault(result.task, []).append(result)
-    if set(stored) != set(old["tasks"]):
+    if {name: len(results) for name, results in stored.items()} != {
+        name: len(about["chances"]) for name, about in old["tasks"].items()
+    }:
         raise StoreError(f"{path}: the samples are not those of the record; restore the folder, or run again")
     tasks = []
     for name, about in old["tasks"].items():

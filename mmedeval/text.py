@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 
 # Line breaks and tabs are wanted; everything else of these categories changes how the rest of the screen is read.
@@ -23,3 +24,10 @@ def printable(text: str) -> str:
         else f"\\u{ord(char):04x}"
         for char in text
     )
+
+
+def to_json(value: object, *, indent: int | None = None) -> str:
+    """JSON that any UTF-8 stream takes: half surrogate pairs, which a model may write, are escaped, and so are odd line ends."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    text = text.replace("\x85", "\\u0085").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -46,9 +46,9 @@ class Sample:
     """One multiple-choice question.
 
     `options` maps a letter to its text, in the order in which they are shown. `answer` holds the right letters, one or
-    several. `meta` is free; three keys mean something to the core: `parallel` (the same value in several tasks marks
-    the same question in another language), `image` (true where the question needs a picture that is not there) and
-    `human_checked` / `human_check_passed` (the rationale was read by a person, and found good).
+    several. `meta` is free; some keys mean something to the core: `parallel` (the same value in several tasks marks the same
+    question in another language), `image` (the question needs a picture that is not there), `duplicate_options` (two options
+    read the same: no example for others), `human_checked` and `human_check_passed` (a person read the rationale, found it good).
     """
 
     id: str

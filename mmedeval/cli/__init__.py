@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 import traceback
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -48,12 +49,34 @@ class LazyGroup(click.Group):
         """Errors become one sentence and an exit code: 2 for a wrong call or bad input, 1 for a failed run."""
         debug = "--debug" in (kwargs.get("args") or sys.argv[1:])
         try:
-            return super().main(*args, **kwargs)
-        except MmedevalError as error:
-            if debug:
-                traceback.print_exc()
-            click.echo(f"error: {_one_line(str(error))}", err=True)
+            # Click's own way to end prints the usage over its sentence; ours prints the sentence alone.
+            code = super().main(*args, **{**kwargs, "standalone_mode": False})
+        except click.exceptions.NoArgsIsHelpError as error:
+            error.show()
             raise SystemExit(error.exit_code) from error
+        except click.ClickException as error:
+            _fail(error.format_message(), error.exit_code, debug)
+        except MmedevalError as error:
+            _fail(str(error), error.exit_code, debug)
+        except BrokenPipeError:
+            # The reader, as in `mmedeval list | head`, has enough; nothing is left to flush at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise SystemExit(1) from None
+        except OSError as error:
+            # What the file system refuses (a name too long, no permission) is for the user to mend.
+            where = f"{error.filename}: " if error.filename else ""
+            _fail(f"{where}{error.strerror or error}", 2, debug)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("stopped", err=True)
+            raise SystemExit(130) from None
+        raise SystemExit(code if isinstance(code, int) else 0)
+
+
+def _fail(message: str, code: int, debug: bool) -> NoReturn:
+    if debug:
+        traceback.print_exc()
+    click.echo(f"error: {_one_line(message)}", err=True)
+    raise SystemExit(code)
 
 
 def _one_line(text: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -149,6 +148,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     from mmedeval.catalog import Catalog
     from mmedeval.host import make_host
     from mmedeval.runner import RunStopped, run
+    from mmedeval.text import to_json
     from mmedeval.types import RunPlan
 
     plan = RunPlan(
@@ -179,6 +179,6 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         for bar in progress:
             bar.stop()
     if options["as_json"]:
-        click.echo(json.dumps(record.data, ensure_ascii=False, indent=2))
+        click.echo(to_json(record.data, indent=2))
     else:
         console.print_record(record, folder)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
@@ -21,11 +20,12 @@ def command(run: Path, wrong: bool, unread: bool, failed: bool, sample: str | No
     from mmedeval import console
     from mmedeval.errors import UnknownNameError
     from mmedeval.store import read_record, read_samples, record_from_json, sample_to_json
+    from mmedeval.text import to_json
 
     if not (wrong or unread or failed or sample):
         record = record_from_json(read_record(run))
         if as_json:
-            click.echo(json.dumps(record.data, ensure_ascii=False, indent=2))
+            click.echo(to_json(record.data, indent=2))
         else:
             console.print_record(record, run)
         return
@@ -45,6 +45,6 @@ def command(run: Path, wrong: bool, unread: bool, failed: bool, sample: str | No
     shown = chosen[:limit]
     if as_json:
         for result in shown:
-            click.echo(json.dumps(sample_to_json(result), ensure_ascii=False))
+            click.echo(to_json(sample_to_json(result)))
         return
     console.print_samples(shown, len(chosen), whole=sample is not None)

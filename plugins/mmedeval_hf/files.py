@@ -112,6 +112,7 @@ def find_model(name: str, *, revision: str | None, safe_only: bool, code: bool) 
 def _fetch(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
+    from huggingface_hub.errors import HTTPError as ClientError  # type: ignore[attr-defined]  # httpx's, or its successor's
 
     at = f" at revision {revision!r}" if revision else ""
     try:
@@ -123,7 +124,7 @@ def _fetch(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
             f"the model {name!r}{at} is neither a folder here nor on the hub; check the name, and log in (hf auth login) "
             "if it is private"
         ) from error
-    except OSError as error:  # the base of all that the hub client raises for a name or a connection
+    except (OSError, ClientError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ModelError(
             f"the model {name!r}{at} is no folder here and could not be fetched from the hub ({reason}); "

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import lzma
 import os
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
@@ -18,6 +20,18 @@ FOLDERS = {"train": "Train", "test": "Test"}
 
 # The published archive holds some 100 MB in 12 files; what claims, or turns out, to be far larger is no MMedBench.
 MAX_MEMBER_BYTES = 512 * 2**20
+
+# All that the standard library raises for a damaged or encrypted archive.
+UNREADABLE = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+    ValueError,
+)
 
 WHAT_TO_DO = (
     f"give the folder that holds Train/ and Test/, or {ARCHIVE}, with --data-dir or {VARIABLE}; "
@@ -81,7 +95,7 @@ class ZipSource:
                 name = f"{self.path}!{members[0].filename}"
                 with archive.open(members[0]) as member:
                     content = member.read(MAX_MEMBER_BYTES + 1)
-        except (zipfile.BadZipFile, zipfile.LargeZipFile, EOFError, NotImplementedError, RuntimeError) as error:
+        except UNREADABLE as error:
             raise DataError(f"{self.path} is no readable zip archive ({error}); fetch {ARCHIVE} again") from error
         except OSError as error:
             raise DataError(f"{self.path} cannot be read: {error}") from error
@@ -125,12 +139,13 @@ def _local(path: Path) -> Source:
 def _hub() -> Source:
     try:
         from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # the HTTP client's own, whichever it is
     except ModuleNotFoundError as error:
         if error.name != "huggingface_hub":
             raise
         raise MissingPackageError("fetching MMedBench from the hub", ["huggingface_hub"], "hub") from error
     try:
         path = hf_hub_download(HUB_DATASET, ARCHIVE, repo_type="dataset", revision=HUB_REVISION)
-    except OSError as error:  # the base of all that the hub client raises for a name or a connection
+    except (OSError, HTTPError) as error:
         raise DataError(f"MMedBench is not here and could not be fetched from the hub ({HUB_DATASET}); {WHAT_TO_DO}") from error
     return ZipSource(Path(path), label=f"hub: {HUB_DATASET} at {HUB_REVISION[:12]}")
