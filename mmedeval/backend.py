@@ -37,7 +37,11 @@ class Backend:
         return {}
 
     def runtime(self) -> Mapping[str, Any]:
-        """What is known only after a run: devices, batch sizes, warnings (a list of sentences under "warnings")."""
+        """What is known once the model is loaded: device, precision, limits.
+
+        Under "warnings" stands a list of sentences. What stands under "process" (such as batch sizes) is this process's own and
+        not the run's: it is kept beside the record.
+        """
         return {}
 
     def learn(self, task: str, train: Sequence[Sample]) -> None:

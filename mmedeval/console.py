@@ -15,6 +15,7 @@ from rich.text import Text
 
 from mmedeval.aggregate import AVERAGE
 from mmedeval.hookspecs import hookimpl
+from mmedeval.store import read_process
 from mmedeval.text import printable
 from mmedeval.types import LANGUAGES, Aggregate, RunPlan, RunRecord, SampleResult, join_letters
 
@@ -50,6 +51,8 @@ def print_record(record: RunRecord, folder: Path, console: Console | None = None
             console.print(_metric_table(other))
     for line in _notes(record):
         console.print(Text(printable(line)))
+    if read_process(folder).get("torn_lines"):
+        console.print(Text("the last stored answer had been torn by a kill; it was asked again", style="dim"))
     for warning in data["warnings"]:
         console.print(Text(f"warning: {printable(warning)}", style="yellow"))
     console.print(Text(f"stored in {printable(str(folder))}  (mmedeval show {printable(str(folder))} --wrong)", style="dim"))

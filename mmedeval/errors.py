@@ -13,7 +13,6 @@ MmedevalError                  exit code 1
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -32,6 +31,8 @@ class UnknownNameError(UsageError):
     """A name that nothing on offer has."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], *, hint: str = "") -> None:
+        import difflib  # only an error needs it
+
         names = sorted(known)
         self.near: Sequence[str] = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
         if self.near:

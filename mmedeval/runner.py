@@ -251,9 +251,7 @@ def _folder_name(prepared: Prepared) -> str:
 def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, folder: RunFolder) -> RunRecord:
     plan, hook = prepared.plan, catalog.host.hook
     started = datetime.now(UTC)
-    warnings = []
-    if folder.dropped_lines:
-        warnings.append("the last stored answer was torn by a kill; it is asked again")
+    resumed = {"answers_found": len(folder.stored), "torn_lines": folder.dropped_lines}
     # A failure is no answer: an unfinished run asks again.
     done = {key for key, result in folder.stored.items() if result.status != "failed"}
     todo = [request for task in prepared.tasks for request in task.requests if _key(request.id) not in done]
@@ -275,6 +273,8 @@ def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, fold
             result = interpret(response, request, task.task, sample, prepared.protocol, hook.mmedeval_parse_answer)
             if not plan.save_requests:
                 result = dataclasses.replace(result, prompt=None)
+            if len(answered) == 1:
+                folder.note_runtime(backend.runtime())
             folder.append(result)
             hook.mmedeval_sample_finished(plan=plan, result=result)
     except KeyboardInterrupt as stop:
@@ -282,8 +282,8 @@ def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, fold
     if len(answered) < len(todo):
         missing = next(request.id for request in todo if request.id not in answered)
         raise PluginError(f"{plan.model} gave no answer to {len(todo) - len(answered)} requests, the first is {missing!r}")
-    record, results = _score(prepared, catalog, backend, folder, warnings, started)
-    folder.finish(record.data, results)
+    record, results = _score(prepared, backend, folder, started)
+    folder.finish(record.data, results, {**backend.runtime().get("process", {}), **resumed})
     hook.mmedeval_run_finished(plan=plan, record=record)
     return record
 
@@ -371,10 +371,8 @@ def _shown_prompt(prompt: Prompt, shots_dropped: int) -> str:
 
 def _score(
     prepared: Prepared,
-    catalog: Catalog,
     backend: Backend,
     folder: RunFolder,
-    warnings: list[str],
     started: datetime,
 ) -> tuple[RunRecord, list[SampleResult]]:
     plan = prepared.plan
@@ -391,8 +389,9 @@ def _score(
         for task in prepared.tasks
     ]
     results = [result for task in tasks for result in task.results]
-    runtime = dict(backend.runtime())
-    warnings += runtime.pop("warnings", [])
+    runtime = dict(backend.runtime()) or folder.runtime()
+    warnings = runtime.pop("warnings", [])
+    runtime.pop("process", None)
     head = {
         "format": FORMAT,
         "mmedeval": __version__,

@@ -16,7 +16,8 @@ from mmedeval.errors import StoreError
 from mmedeval.types import Aggregate, RunRecord, Sample, SampleResult, Usage, join_letters
 
 FORMAT = 1
-PLAN, SAMPLES, RECORD, LOCK = "plan.json", "samples.jsonl", "record.json", ".lock"
+PLAN, SAMPLES, RUNTIME, RECORD = "plan.json", "samples.jsonl", "runtime.json", "record.json"
+PROCESS, LOCK = "process.json", ".lock"
 
 
 class RunFolder:
@@ -80,9 +81,23 @@ class RunFolder:
             self._samples.flush()
         self.stored[result.key] = result
 
-    def finish(self, record: Mapping[str, Any], results: Sequence[SampleResult]) -> None:
-        """Replaces the samples by the same in the plan's order with their scores, and writes the record, each in one step."""
+    def note_runtime(self, runtime: Mapping[str, Any]) -> None:
+        """Keeps what the backend says once it is loaded: a process that has nothing left to ask never loads it."""
         with _told(self.path, kept=len(self.stored)):
+            _write_atomic(self.path / RUNTIME, json.dumps(runtime, ensure_ascii=False, indent=2) + "\n")
+
+    def runtime(self) -> dict[str, Any]:
+        file = self.path / RUNTIME
+        return _read_json(file) if file.exists() else {}
+
+    def finish(self, record: Mapping[str, Any], results: Sequence[SampleResult], process: Mapping[str, Any]) -> None:
+        """Replaces the samples by the same in the plan's order with their scores, and writes the record, each in one step.
+
+        `process` tells how the process that ended the run went; it is kept beside the record, which a resumed run shares with an
+        undisturbed one.
+        """
+        with _told(self.path, kept=len(self.stored)):
+            _write_atomic(self.path / PROCESS, json.dumps(process, ensure_ascii=False, indent=2) + "\n")
             _write_results(self.path, record, results)
 
     def close(self) -> None:
@@ -115,6 +130,12 @@ def read_record(path: Path) -> dict[str, Any]:
     if (path / PLAN).exists():
         raise StoreError(f"the run in {path} is not finished; the same mmedeval run command goes on where it stopped")
     raise StoreError(f"{path} is no run folder: it holds no {PLAN}; name the folder that mmedeval run printed")
+
+
+def read_process(path: Path) -> dict[str, Any]:
+    """How the process that ended the run went; empty where that was not noted."""
+    file = path / PROCESS
+    return _read_json(file) if file.exists() else {}
 
 
 def read_samples(path: Path) -> tuple[SampleResult, ...]:

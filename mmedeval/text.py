@@ -26,8 +26,8 @@ def printable(text: str) -> str:
     )
 
 
-def to_json(value: object, *, indent: int | None = None) -> str:
+def to_json(value: object, *, indent: int | None = None, ascii_only: bool = False) -> str:
     """JSON that any UTF-8 stream takes: half surrogate pairs, which a model may write, are escaped, and so are odd line ends."""
-    text = json.dumps(value, ensure_ascii=False, indent=indent)
+    text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
     text = text.replace("\x85", "\\u0085").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     return text.encode("utf-8", "backslashreplace").decode("utf-8")

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
-import traceback
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
@@ -47,6 +47,10 @@ class LazyGroup(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Errors become one sentence and an exit code: 2 for a wrong call or bad input, 1 for a failed run."""
+        for stream in (sys.stdout, sys.stderr):
+            # On a terminal that is not Unicode what it cannot show is escaped, not fatal.
+            if isinstance(stream, io.TextIOWrapper) and not (stream.encoding or "").lower().startswith("utf"):
+                stream.reconfigure(errors="backslashreplace")
         debug = "--debug" in (kwargs.get("args") or sys.argv[1:])
         try:
             # Click's own way to end prints the usage over its sentence; ours prints the sentence alone.
@@ -74,6 +78,8 @@ class LazyGroup(click.Group):
 
 def _fail(message: str, code: int, debug: bool) -> NoReturn:
     if debug:
+        import traceback
+
         traceback.print_exc()
     click.echo(f"error: {_one_line(message)}", err=True)
     raise SystemExit(code)
@@ -83,6 +89,14 @@ def _one_line(text: str) -> str:
     from mmedeval.text import printable
 
     return printable(" ".join(text.split()))
+
+
+def echo_json(value: object, *, indent: int | None = None) -> None:
+    """JSON on standard output, in plain ASCII where the output is not Unicode."""
+    from mmedeval.text import to_json
+
+    unicode = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().startswith("utf")
+    click.echo(to_json(value, indent=indent, ascii_only=not unicode))
 
 
 def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:

@@ -142,13 +142,13 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
     \b
     mmedeval run --model baseline:random --tasks mmedbench_mini
-    mmedeval run --model hf:./checkpoint --tasks mmedbench_ja --data-dir MMedBench --shots 3
+    mmedeval run --model hf:./checkpoint --tasks mmedbench_ja --shots 3
     """
     from mmedeval import console
     from mmedeval.catalog import Catalog
+    from mmedeval.cli import echo_json
     from mmedeval.host import make_host
     from mmedeval.runner import RunStopped, run
-    from mmedeval.text import to_json
     from mmedeval.types import RunPlan
 
     plan = RunPlan(
@@ -179,6 +179,6 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         for bar in progress:
             bar.stop()
     if options["as_json"]:
-        click.echo(to_json(record.data, indent=2))
+        echo_json(record.data, indent=2)
     else:
         console.print_record(record, folder)

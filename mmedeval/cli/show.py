@@ -18,14 +18,14 @@ import click
 def command(run: Path, wrong: bool, unread: bool, failed: bool, sample: str | None, limit: int, as_json: bool) -> None:
     """Show the run stored in the folder RUN: its table, or samples with prompt, output, answer and verdict."""
     from mmedeval import console
+    from mmedeval.cli import echo_json
     from mmedeval.errors import UnknownNameError
     from mmedeval.store import read_record, read_samples, record_from_json, sample_to_json
-    from mmedeval.text import to_json
 
     if not (wrong or unread or failed or sample):
         record = record_from_json(read_record(run))
         if as_json:
-            click.echo(to_json(record.data, indent=2))
+            echo_json(record.data, indent=2)
         else:
             console.print_record(record, run)
         return
@@ -45,6 +45,6 @@ def command(run: Path, wrong: bool, unread: bool, failed: bool, sample: str | No
     shown = chosen[:limit]
     if as_json:
         for result in shown:
-            click.echo(to_json(sample_to_json(result)))
+            echo_json(sample_to_json(result))
         return
     console.print_samples(shown, len(chosen), whole=sample is not None)

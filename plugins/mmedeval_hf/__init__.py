@@ -18,6 +18,7 @@ ARGUMENTS: Mapping[str, str] = {
     "batch_tokens": "tokens computed at once, padding included (default 4096 on a CPU, 32768 on a GPU)",
     "batch_size": "most sequences computed at once (default 256)",
     "attn_implementation": "eager, sdpa, flash_attention_2, ...",
+    "prefix_sharing": "false: compute every continuation on its own, shared tokens again and again (default true)",
     "add_bos": "true or false: put the BOS token in front, whatever the tokenizer does",
 }
 

@@ -51,7 +51,12 @@ class ModelFolder:
 
     @property
     def fingerprint(self) -> str:
-        return digest(self.files)
+        contents = dict(self.files)
+        if self.is_adapter:
+            # Where an adapter's base lay when it was saved is a place, not a content.
+            config = self.json("adapter_config.json")
+            contents["adapter_config.json"] = {name: config[name] for name in config if name != "base_model_name_or_path"}
+        return digest(contents)
 
     @property
     def is_adapter(self) -> bool:
@@ -70,27 +75,29 @@ class ModelFolder:
             raise ModelError(f"{file} holds no JSON object; restore the file or export the model again")
         return content
 
-    def check(self) -> None:
+    def check_model(self) -> None:
         """Raises `ModelError` for a folder that cannot be a model, with what is missing and what to do."""
-        if self.is_adapter:
-            if "adapter_model.safetensors" not in self.files and "adapter_model.bin" not in self.files:
-                raise ModelError(
-                    f"{self.path} has an adapter_config.json but no adapter_model.safetensors; save the adapter again"
-                )
-            return
         if not (self.path / "config.json").is_file():
             raise ModelError(
                 f"{self.path} holds no config.json, so it is no model of transformers; name the folder that save_pretrained wrote"
             )
         self.json("config.json")
-        if any(name.endswith((".safetensors", ".bin")) for name in self.files):
-            return
-        if any(fnmatch.fnmatch(entry.name, pattern) for entry in self.path.iterdir() for pattern in PICKLED_WEIGHTS):
+        # Tokenizers may be called *.model, adapters adapter_model.*: neither is the model's weights.
+        if not any(name.endswith((".safetensors", ".bin")) and not name.startswith("adapter_") for name in self.files):
             raise ModelError(
-                f"{self.path} has its weights only as pickle files, which can run code when read; convert them to safetensors, "
-                "or trust them with --model-arg use_safetensors=false"
+                f"{self.path} holds no weights in safetensors; copy the whole model folder, or, if its weights are pickle files, "
+                "which can run code when read, convert them or trust them with --model-arg use_safetensors=false"
             )
-        raise ModelError(f"{self.path} holds no weights (no *.safetensors); copy the whole model folder")
+
+    def check_adapter(self) -> None:
+        """Raises `ModelError` for a folder that cannot be an adapter."""
+        if not self.is_adapter:
+            raise ModelError(
+                f"{self.path} holds no adapter_config.json, so it is no adapter of peft; name the folder that peft saved"
+            )
+        self.json("adapter_config.json")
+        if "adapter_model.safetensors" not in self.files and "adapter_model.bin" not in self.files:
+            raise ModelError(f"{self.path} has an adapter_config.json but no adapter_model.safetensors; save the adapter again")
 
 
 def find_model(name: str, *, revision: str | None, safe_only: bool, code: bool) -> ModelFolder:
@@ -98,7 +105,10 @@ def find_model(name: str, *, revision: str | None, safe_only: bool, code: bool) 
 
     Raises `ModelError` for a path that does not exist, and for a hub name that cannot be had.
     """
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+    except RuntimeError:  # `~somebody` who is not here
+        path = Path(name)
     if path.is_dir():
         return ModelFolder(path=path, safe_only=safe_only, code=code)
     if path.exists():

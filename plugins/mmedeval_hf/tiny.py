@@ -52,6 +52,9 @@ def make_tiny_model(
         "initializer_range": 0.2,
         **(config or {}),
     }
+    # Some architectures default to heads of their full size.
+    settings.setdefault("num_key_value_heads", settings["num_attention_heads"])
+    settings.setdefault("head_dim", settings["hidden_size"] // settings["num_attention_heads"])
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(AutoConfig.for_model(model_type, **settings), dtype=torch.float32)

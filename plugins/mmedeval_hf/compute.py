@@ -1,0 +1,96 @@
+"""A loaded model with its budgets: what fits at once, and what happens when it does not."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+
+from mmedeval import BackendError
+from mmedeval_hf.loading import first_line
+from mmedeval_hf.options import Options
+
+# The logits of one batch stay under this many numbers (1 GiB in float32), whatever the vocabulary.
+MAX_LOGITS = 2**28
+# Keys and values that are kept for a batch stay under this share of a GPU's memory, or under this many bytes elsewhere.
+CACHE_SHARE, CACHE_BYTES = 0.25, 2 * 2**30
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A prompt and its continuations, as token ids; none is empty. Scoring gives one value per continuation."""
+
+    context: list[int]
+    continuations: list[list[int]]
+
+    @property
+    def fed(self) -> list[list[int]]:
+        """The sequences that a model must read: the last token of a continuation is only predicted."""
+        return [self.context + continuation[:-1] for continuation in self.continuations]
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """The loglikelihoods of an item, by its index; `None` where it does not fit into memory even alone."""
+
+    index: int
+    values: list[float] | None
+    seconds: float
+
+
+class Compute:
+    """Runs forward passes. Out of memory is no error here: `attempt` returns `None`, and budgets shrink."""
+
+    def __init__(self, model: Any, name: str, options: Options) -> None:
+        self.model, self.name = model, name
+        self.device = torch.device(model.device)
+        self.tokens_at_once = options.tokens_at_once(self.device.type)
+        self.rows_at_once = options.batch_size
+        self.halvings = 0
+        self.tokens = 0
+        """Tokens computed so far, padding included."""
+        config = model.config.get_text_config()
+        self.vocabulary: int = config.vocab_size
+        base = model.get_base_model() if hasattr(model, "get_base_model") else model
+        parameters = inspect.signature(base.forward).parameters
+        # Whether the model can run its head on some positions only.
+        self.can_slice = "logits_to_keep" in parameters
+
+    @property
+    def cache_tokens(self) -> int:
+        """How many tokens' keys and values may be kept at once."""
+        config = self.model.config.get_text_config()
+        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
+        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        bytes_per_token = 2 * config.num_hidden_layers * heads * size * torch.finfo(self.model.dtype).bits // 8
+        budget: int = CACHE_BYTES
+        if self.device.type == "cuda":
+            budget = int(torch.cuda.get_device_properties(self.device).total_memory * CACHE_SHARE)
+        return max(1, budget // int(bytes_per_token))
+
+    def attempt(self, work: Callable[[], T]) -> T | None:
+        """The result of `work`, or `None` when memory ran out. Raises `BackendError` for any other failure of the model."""
+        try:
+            with torch.inference_mode():
+                return work()
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise BackendError(f"{self.name} stopped while computing: {first_line(error)}") from error
+        # Outside of the handler: the exception's frames hold the tensors that are to be freed.
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def halve(self, tokens: int) -> None:
+        """Memory ran out on a batch of so many tokens: later batches are at most half as large."""
+        self.halvings += 1
+        self.tokens_at_once = max(1, min(self.tokens_at_once, tokens // 2))
+
+
+def _out_of_memory(error: RuntimeError) -> bool:
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error) or "out of memory" in str(error)

@@ -1,0 +1,75 @@
+"""Loads tokenizers, models and adapters; what transformers or peft would fill in or leave out in silence is an error."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from mmedeval import ModelError
+from mmedeval_hf.files import ModelFolder
+from mmedeval_hf.options import DTYPES, Options
+
+LOADING_ERRORS = (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError)
+
+
+def load_tokenizer(base: ModelFolder, adapter: ModelFolder | None, options: Options) -> Any:
+    # An adapter may bring tokens of its own; then it was saved with its tokenizer.
+    folder = adapter if adapter and (adapter.path / "tokenizer_config.json").is_file() else base
+    try:
+        return AutoTokenizer.from_pretrained(folder.path, trust_remote_code=options.trust_remote_code)
+    except LOADING_ERRORS as error:
+        raise ModelError(f"the tokenizer in {folder.path} cannot be loaded: {first_line(error)}") from error
+
+
+def load_model(base: ModelFolder, adapter: ModelFolder | None, options: Options) -> Any:
+    """The model on its device, ready to be asked. Raises `ModelError`."""
+    # One progress bar is enough: the run's.
+    transformers_logging.disable_progress_bar()
+    settings: dict[str, Any] = {"dtype": DTYPES[options.dtype], "use_safetensors": options.use_safetensors}
+    if options.attn_implementation:
+        settings["attn_implementation"] = options.attn_implementation
+    if options.device_map:
+        settings["device_map"] = options.device_map
+    try:
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            base.path, trust_remote_code=options.trust_remote_code, output_loading_info=True, **settings
+        )
+    except LOADING_ERRORS as error:
+        raise ModelError(f"the model in {base.path} cannot be loaded: {first_line(error)}") from error
+    model, loading = loaded
+    absent = [*loading["missing_keys"], *loading["mismatched_keys"]]
+    if absent:
+        # transformers fills these with noise and goes on.
+        raise ModelError(
+            f"the weights in {base.path} lack {len(absent)} tensors of the model ({absent[0]}, ...); copy the whole folder"
+        )
+    if adapter is not None:
+        model = _with_adapter(model, adapter)
+    if not options.device_map:
+        try:
+            model = model.to(options.torch_device())
+        except (RuntimeError, AssertionError) as error:
+            raise ModelError(f"the model does not fit on {options.device}: {first_line(error)}") from error
+    return model.eval()
+
+
+def _with_adapter(model: Any, adapter: ModelFolder) -> Any:
+    from peft import PeftModel
+
+    try:
+        with warnings.catch_warnings():
+            # peft warns, and goes on with the base alone, where the file does not hold all that its configuration promises.
+            warnings.filterwarnings("error", message="Found missing adapter keys")
+            # Through peft itself: transformers' own loading loses the magnitude vectors of DoRA in silence.
+            return PeftModel.from_pretrained(model, adapter.path)
+    except (*LOADING_ERRORS, UserWarning) as error:
+        raise ModelError(f"the adapter in {adapter.path} does not fit its base model: {first_line(error)}") from error
+
+
+def first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

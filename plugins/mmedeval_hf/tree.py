@@ -1,0 +1,245 @@
+"""Scores continuations so that no shared token is computed twice.
+
+All sequences of a run form a tree: solved examples shared by a task, then the questions, then the continuations of each question.
+The first part is encoded once per group of questions and its keys and values are kept; a question and all its continuations are
+one row behind it, in which a token sees its own ancestors only (a 4-D attention mask and position ids, as in "SpecInfer", Miao et
+al. 2024, section 4.2).
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+
+from mmedeval_hf.compute import MAX_LOGITS, Compute, Item, Scored
+from mmedeval_hf.tokens import common_prefix
+
+# Rows of a batch are padded to the longest; more than this share of padding starts another batch.
+MAX_PADDING = 0.04
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """An item behind a shared prefix: its tokens in an order in which parents come first.
+
+    `parents[i]` is the place of the token before token i, -1 for the end of the prefix. `targets[c]` lists, for continuation c,
+    the places from which its tokens are predicted, and the tokens. The first `straight` tokens follow each other in one line;
+    only behind them does the tree branch.
+    """
+
+    item: int
+    tokens: list[int]
+    parents: list[int]
+    targets: list[list[tuple[int, int]]]
+    straight: int
+
+    @property
+    def scored(self) -> set[int]:
+        """The places from which something is predicted."""
+        return {place for path in self.targets for place, _ in path}
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Items, by index, whose contexts all begin with `prefix`."""
+
+    prefix: list[int]
+    members: list[int]
+
+
+def branch(item: int, context: Sequence[int], continuations: Sequence[Sequence[int]]) -> Branch:
+    """The row for a context (behind the prefix; at least one token) and its continuations."""
+    tokens, parents = list(context), list(range(-1, len(context) - 1))
+    end = len(tokens) - 1
+    children: dict[tuple[int, int], int] = {}
+    targets = []
+    for continuation in continuations:
+        place, path = end, []
+        for i, token in enumerate(continuation):
+            path.append((place, token))
+            if i == len(continuation) - 1:
+                break
+            key = (place, token)
+            if key not in children:
+                children[key] = len(tokens)
+                tokens.append(token)
+                parents.append(place)
+            place = children[key]
+        targets.append(path)
+    straight = next((i for i, parent in enumerate(parents) if parent != i - 1), len(tokens))
+    return Branch(item, tokens, parents, targets, straight)
+
+
+def distinct_tokens(items: Iterable[Item]) -> int:
+    """The number of nodes of the tree of all sequences: what cannot be avoided to compute."""
+    ordered = sorted(sequence for item in items for sequence in item.fed)
+    shared = sum(common_prefix(a, b) for a, b in itertools.pairwise(ordered))
+    return sum(map(len, ordered)) - shared
+
+
+def group(items: Sequence[Item]) -> list[Group]:
+    """Items in groups with a common prefix each, such that as few tokens as possible are computed.
+
+    The contexts in order are split where neighbours share least, as long as the parts save more than the whole.
+    """
+    order = sorted(range(len(items)), key=lambda i: items[i].context)
+    contexts = [items[i].context for i in order]
+    # At least one token of each context stays behind its prefix: it predicts the first token of the continuations.
+    shared = [min(common_prefix(a, b), len(a) - 1, len(b) - 1) for a, b in itertools.pairwise(contexts)]
+    groups: list[Group] = []
+    stack = [(0, len(order))]
+    while stack:
+        start, stop = stack.pop()
+        inner = shared[start : stop - 1]
+        length = min(inner, default=0)
+        cuts = [start, *(start + 1 + i for i, value in enumerate(inner) if value == length), stop]
+        parts = list(itertools.pairwise(cuts))
+        saved = (stop - start - 1) * length
+        if len(parts) > 1 and sum((b - a - 1) * min(shared[a : b - 1], default=0) for a, b in parts) > saved:
+            stack += parts
+        else:
+            groups.append(Group(contexts[start][:length], order[start:stop]))
+    return groups
+
+
+class FrozenLayer(DynamicLayer):
+    """Keys and values of a prefix, the same for every row of a batch; what a forward pass adds is not kept."""
+
+    def __init__(self, layer: Any) -> None:
+        super().__init__()
+        self.lazy_initialization(layer.keys, layer.values)
+        self.keys: torch.Tensor = layer.keys
+        self.values: torch.Tensor = layer.values
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        rows = key_states.shape[0]
+        keys = torch.cat([self.keys.expand(rows, -1, -1, -1), key_states], dim=-2)
+        values = torch.cat([self.values.expand(rows, -1, -1, -1), value_states], dim=-2)
+        return keys, values
+
+
+class TreeScorer:
+    def __init__(self, compute: Compute) -> None:
+        self.compute = compute
+
+    def score(self, items: Sequence[Item]) -> Iterator[Scored]:
+        """Every item once, group by group."""
+        for each in group(items):
+            started = time.perf_counter()
+            cache = self._cache(each.prefix)
+            length = len(each.prefix) if cache is not None else 0
+            shared = (time.perf_counter() - started) / len(each.members)
+            rows = [branch(i, items[i].context[length:], items[i].continuations) for i in each.members]
+            rows.sort(key=lambda row: (-len(row.tokens), row.item))
+            for batch in self._batches(rows, length):
+                for scored in self._compute(batch, cache, length):
+                    yield Scored(scored.index, scored.values, scored.seconds + shared)
+
+    def _cache(self, prefix: Sequence[int]) -> Cache | None:
+        """The prefix's keys and values; `None` where there is no prefix, or no memory for it."""
+        return self.compute.attempt(lambda: self._encode(prefix)) if prefix else None
+
+    def _encode(self, prefix: Sequence[int]) -> Cache:
+        cache = DynamicCache()
+        ids = torch.tensor([list(prefix)], device=self.compute.device)
+        extra = {"logits_to_keep": 1} if self.compute.can_slice else {}
+        self.compute.model(input_ids=ids, past_key_values=cache, use_cache=True, **extra)
+        self.compute.tokens += len(prefix)
+        return Cache(layers=[FrozenLayer(layer) for layer in cache.layers])
+
+    def _batches(self, rows: Sequence[Branch], length: int) -> Iterator[list[Branch]]:
+        """Neighbours in length together: little padding, and within the budgets for tokens, cache and logits."""
+        batch: list[Branch] = []
+        filled, scored = 0, set[int]()
+        for row in rows:
+            width, size = len((batch or [row])[0].tokens), len(batch) + 1
+            full = (
+                size * width > self.compute.tokens_at_once
+                or size > self.compute.rows_at_once
+                or size * (length + width) > self.compute.cache_tokens
+                or size * len(scored | row.scored) * self.compute.vocabulary > MAX_LOGITS
+                or size * width - filled - len(row.tokens) > MAX_PADDING * size * width
+            )
+            if batch and full:
+                yield batch
+                batch, filled, scored = [], 0, set()
+            batch.append(row)
+            filled, scored = filled + len(row.tokens), scored | row.scored
+        if batch:
+            yield batch
+
+    def _compute(self, batch: Sequence[Branch], cache: Cache | None, length: int) -> Iterator[Scored]:
+        """The scores of a batch, in halves where memory runs out."""
+        started = time.perf_counter()
+        values = self.compute.attempt(lambda: self._forward(batch, cache, length))
+        if values is None and len(batch) > 1:
+            self.compute.halve(sum(len(row.tokens) for row in batch))
+            half = len(batch) // 2
+            yield from self._compute(batch[:half], cache, length)
+            yield from self._compute(batch[half:], cache, length)
+            return
+        seconds = time.perf_counter() - started
+        total = sum(len(row.tokens) for row in batch)
+        for i, row in enumerate(batch):
+            yield Scored(row.item, None if values is None else values[i], seconds * len(row.tokens) / total)
+
+    def _forward(self, batch: Sequence[Branch], cache: Cache | None, length: int) -> list[list[float]]:
+        width = max(len(row.tokens) for row in batch)
+        self.compute.tokens += len(batch) * width
+        ids = torch.zeros(len(batch), width, dtype=torch.long)
+        # Padding goes on counting: a position that falls back reads as the start of another sequence.
+        positions = torch.arange(length, length + width).repeat(len(batch), 1)
+        for i, row in enumerate(batch):
+            ids[i, : len(row.tokens)] = torch.tensor(row.tokens)
+            if row.straight < len(row.tokens):
+                positions[i, : len(row.tokens)] = torch.tensor(_depths(row, length))
+        arguments: dict[str, Any] = {"input_ids": ids.to(self.compute.device), "position_ids": positions.to(self.compute.device)}
+        if cache is not None:
+            arguments["past_key_values"] = cache
+        if any(row.straight < len(row.tokens) for row in batch):
+            arguments["attention_mask"] = self._mask(batch, width, length)
+        # Without a branch plain causal attention is right, and faster: padding stands behind, where no token looks.
+        wanted = sorted(set[int]().union(*(row.scored for row in batch)))
+        if self.compute.can_slice:
+            arguments["logits_to_keep"] = torch.tensor(wanted, device=self.compute.device)
+            column = {place: i for i, place in enumerate(wanted)}
+        else:
+            column = {place: place for place in wanted}
+        logits = self.compute.model(**arguments, use_cache=cache is not None).logits
+        # Each place once, however many continuations are predicted from it.
+        places = [(i, place) for i, row in enumerate(batch) for place in sorted(row.scored)]
+        number = {place: n for n, place in enumerate(places)}
+        rows, columns = torch.tensor([(i, column[place]) for i, place in places], device=logits.device).T
+        picked = logits[rows, columns].float()
+        norms = picked.logsumexp(1)
+        asked = [(number[i, place], token) for i, row in enumerate(batch) for path in row.targets for place, token in path]
+        where, tokens = torch.tensor(asked, device=logits.device).T
+        scores = iter((picked[where, tokens] - norms[where]).tolist())
+        return [[sum(next(scores) for _ in path) for path in row.targets] for row in batch]
+
+    def _mask(self, batch: Sequence[Branch], width: int, length: int) -> torch.Tensor:
+        """(rows, 1, width, length + width), added to attention scores: 0 where a token may look, else the lowest number."""
+        dtype = self.compute.model.dtype
+        sees = torch.ones(width, width, dtype=torch.bool).tril().repeat(len(batch), 1, 1)
+        for i, row in enumerate(batch):
+            for place in range(row.straight, len(row.tokens)):
+                sees[i, place] = sees[i, row.parents[place]]
+                sees[i, place, place] = True
+        mask = torch.zeros(len(batch), 1, width, length + width, dtype=dtype)
+        mask[:, 0, :, length:].masked_fill_(~sees, torch.finfo(dtype).min)
+        return mask.to(self.compute.device)
+
+
+def _depths(row: Branch, length: int) -> list[int]:
+    depths: list[int] = []
+    for parent in row.parents:
+        depths.append(depths[parent] + 1 if parent >= 0 else length)
+    return depths

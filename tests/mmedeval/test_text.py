@@ -1,0 +1,58 @@
+"""Hostile text is made harmless before it is printed, and honest text is left alone."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+
+from mmedeval.catalog import Catalog
+from mmedeval.host import make_host
+from mmedeval.text import printable
+from mmedeval.types import TaskOptions
+
+# What terminals act upon, from the standards and not from the code: ECMA-48 controls, UAX 9 overrides and marks, line separators,
+# byte order mark, tag characters, soft hyphen, surrogates, private use.
+ACTING = [
+    *map(chr, [*range(0x09), *range(0x0B, 0x20), *range(0x7F, 0xA0)]),
+    *"\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069",
+    *"\u2028\u2029\ufeff\u00ad\u200b\u2060\ue000\U000f0000\U000e0041\ud800\udfff\uffff",
+]
+# Categories of letters, combining marks, numbers, punctuation, symbols and the space.
+SEEN = {
+    "Zs",
+    *(
+        major + minor
+        for major, minors in {"L": "ultmo", "M": "nce", "N": "dlo", "P": "cdseifo", "S": "mcko"}.items()
+        for minor in minors
+    ),
+}
+
+
+def test_a_character_that_acts_on_the_screen_is_written_as_its_escape() -> None:
+    for char in ACTING:
+        text = f"before{char}after"
+        assert printable(text) == ascii(text)[1:-1], f"U+{ord(char):04X}"
+    assert printable("one\ttwo\nthree") == "one\ttwo\nthree"
+
+
+def test_nothing_in_all_of_unicode_gets_through_that_is_not_a_mark_to_be_seen() -> None:
+    everything = printable("".join(map(chr, range(sys.maxunicode + 1))))
+    assert {unicodedata.category(char) for char in {*everything} - {*"\n\t\u200c\u200d"}} <= SEEN
+    assert everything.encode("utf-8").decode("utf-8") == everything
+
+
+def test_making_text_printable_twice_changes_nothing_more() -> None:
+    once = printable("\x1b[31m\u202etxt\ud800\r\n\t中文 ﷺ")
+    assert printable(once) == once
+
+
+def test_the_questions_of_six_languages_are_left_as_they_are() -> None:
+    catalog = Catalog(make_host())
+    texts = [
+        text
+        for spec in catalog.select_tasks(["mmedbench_mini"])
+        for sample in spec.load(TaskOptions()).samples("test")
+        for text in (sample.question, sample.rationale, *sample.options.values())
+    ]
+    assert len(texts) > 1000
+    assert [text for text in texts if printable(text) != text] == []
