@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
+import click
 import pytest
 
 from mmedeval.catalog import Catalog
+from mmedeval.cli import cli
 from mmedeval.host import make_host
 from mmedeval.runner import prepare
 from mmedeval.testing import ScriptedBackend, prefer
@@ -33,3 +36,30 @@ def test_a_prompt_shown_in_the_documentation_is_the_prompt_that_is_sent(
 
 def test_the_documentation_shows_every_protocol() -> None:
     assert {protocol for _, protocol, *_ in RENDERED} == {"letter", "cloze", "chat", "paper", "paper-direct"}
+
+
+def commands_shown() -> list[str]:
+    """Every `mmedeval ...` line in a shell block of the README and the documentation."""
+    found = []
+    for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
+        for block in re.findall(r"```sh\n(.*?)```", file.read_text(encoding="utf-8"), re.DOTALL):
+            found += [line for line in block.splitlines() if line.startswith("mmedeval ")]
+    return found
+
+
+@pytest.mark.parametrize("line", commands_shown())
+def test_a_command_shown_in_the_documentation_can_be_given(line: str) -> None:
+    name, *arguments = shlex.split(line, comments=True)[1:]
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    command.make_context(name, arguments)
+
+
+def test_the_settings_shown_in_the_readme_are_options(tmp_path: Path) -> None:
+    (shown,) = re.findall(r"```toml\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL)
+    (tmp_path / "run.toml").write_text(shown, encoding="utf-8")
+    command = cli.get_command(click.Context(cli), "run")
+    assert command is not None
+    settings = command.make_context("run", ["--config", str(tmp_path / "run.toml")]).params
+    assert (settings["tasks"], settings["shots"]) == ("mmedbench_ja,mmedbench_fr", 3)
+    assert settings["model_arg"] == ("dtype=bfloat16",)
