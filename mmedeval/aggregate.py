@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from mmedeval.stats import bootstrap_mean, wilson
+from mmedeval.stats import bootstrap_clustered, bootstrap_mean, wilson
 from mmedeval.types import Aggregate, SampleResult
 
 AVERAGE = "avg"
+# The metrics beside which the chance level of a guess stands.
+ACCURACIES = frozenset({"accuracy", "accuracy_strict", "accuracy_per_byte", "accuracy_per_char"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,14 +30,18 @@ class TaskScores:
 def aggregate_task(task: TaskScores, metric: str, scale: float = 1.0) -> Aggregate:
     """The mean of a metric over the items of one task that have a score.
 
-    The 95 % interval is Wilson's where all scores are 0 or 1, else a percentile bootstrap over the items.
+    The 95 % interval is Wilson's where all scores are 0 or 1, else a percentile bootstrap over the items; of scores that are all
+    the same there is none.
     """
     values = _scored(task.scores[metric])
     statuses = Counter(result.status for result in task.results)
     low = high = value = None
     if values:
         value = sum(values) / len(values)
-        low, high = wilson(sum(values), len(values)) if set(values) <= {0.0, 1.0} else bootstrap_mean([values])
+        if scale == 1 and set(values) <= {0.0, 1.0}:
+            low, high = wilson(sum(values), len(values))
+        elif len(set(values)) > 1:
+            low, high = bootstrap_mean([values])
     return Aggregate(
         metric=metric,
         task=task.task,
@@ -48,22 +54,25 @@ def aggregate_task(task: TaskScores, metric: str, scale: float = 1.0) -> Aggrega
         unread=statuses["unread"],
         failed=statuses["failed"],
         unscored=statuses["unscored"],
-        chance=_mean(_scored(task.chances)) if metric.startswith("accuracy") else None,
+        chance=_mean(_scored(task.chances)) if metric in ACCURACIES else None,
         scale=scale,
     )
 
 
-def aggregate_average(group: str, tasks: Sequence[TaskScores], metric: str, scale: float = 1.0) -> Aggregate:
-    """The plain mean of the tasks' means, as the paper averages its languages, with a bootstrap stratified by task.
+def aggregate_average(group: str, tasks: Sequence[TaskScores], parts: Sequence[Aggregate], metric: str) -> Aggregate:
+    """The plain mean of the tasks' means (`parts`), as the paper averages its languages.
 
-    Without a value where a task has none: a mean over fewer languages is another figure.
+    Its interval is a bootstrap stratified by task; where the tasks ask the same questions, these are resampled as a whole.
+    Without a value where a task has none: a mean over fewer languages is another figure. Without an interval where nothing
+    varies within any task: a bootstrap of constants would claim certainty.
     """
-    parts = [aggregate_task(task, metric, scale) for task in tasks]
     strata = [_scored(task.scores[metric]) for task in tasks]
     low = high = value = None
     if all(strata):
         value = sum(sum(stratum) / len(stratum) for stratum in strata) / len(strata)
-        low, high = bootstrap_mean(strata)
+        if any(len(set(stratum)) > 1 for stratum in strata):
+            parallel = _parallel_scores(tasks, metric)
+            low, high = bootstrap_mean(strata) if parallel is None else bootstrap_clustered(parallel)
     chances = [part.chance for part in parts if part.chance is not None]
     return Aggregate(
         metric=metric,
@@ -78,8 +87,21 @@ def aggregate_average(group: str, tasks: Sequence[TaskScores], metric: str, scal
         failed=sum(part.failed for part in parts),
         unscored=sum(part.unscored for part in parts),
         chance=_mean(chances) if len(chances) == len(parts) else None,
-        scale=scale,
+        scale=parts[0].scale,
     )
+
+
+def _parallel_scores(tasks: Sequence[TaskScores], metric: str) -> list[list[float | None]] | None:
+    """A row per question and a column per task, where the items of the tasks are the same questions; else `None`."""
+    rows: dict[str, list[float | None]] = {}
+    for column, task in enumerate(tasks):
+        for result, score in zip(task.results, task.scores[metric], strict=True):
+            question = result.sample.meta.get("parallel")
+            if question is None:
+                return None
+            rows.setdefault(str(question), [None] * len(tasks))[column] = score
+    shared = sum(sum(value is not None for value in row) > 1 for row in rows.values())
+    return list(rows.values()) if shared else None
 
 
 def aggregate_all(tasks: Sequence[TaskScores], scales: Mapping[str, float]) -> tuple[Aggregate, ...]:
@@ -90,8 +112,13 @@ def aggregate_all(tasks: Sequence[TaskScores], scales: Mapping[str, float]) -> t
             groups[task.group].append(task)
     figures: list[Aggregate] = []
     for metric, scale in scales.items():
-        figures += [aggregate_task(task, metric, scale) for task in tasks]
-        figures += [aggregate_average(group, members, metric, scale) for group, members in groups.items() if len(members) > 1]
+        parts = {task.task: aggregate_task(task, metric, scale) for task in tasks}
+        figures += parts.values()
+        figures += [
+            aggregate_average(group, members, [parts[task.task] for task in members], metric)
+            for group, members in groups.items()
+            if len(members) > 1
+        ]
     return tuple(figures)
 
 

@@ -25,10 +25,14 @@ if TYPE_CHECKING:
     from mmedeval.doctor import Finding
 
 PLAIN_LINE_SECONDS = 15.0
+NARROWEST = 76
 
 
 def make_console(*, stderr: bool = False) -> Console:
-    return Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
+    # Narrower than its columns a table would cut numbers; the terminal may wrap its lines instead.
+    console.width = max(console.width, NARROWEST)
+    return console
 
 
 # --- a record ---
@@ -82,6 +86,7 @@ def _accuracy_table(title: str, aggregates: Sequence[Aggregate], usage: dict[str
     table.add_column("language", no_wrap=True)
     for name in ("accuracy", "95 % interval", "chance", "n", "unread", "failed", "tokens", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
+    names = _row_names(aggregates)
     for aggregate in (a for a in aggregates if a.metric == "accuracy"):
         average = aggregate.language == AVERAGE
         if average:
@@ -92,9 +97,9 @@ def _accuracy_table(title: str, aggregates: Sequence[Aggregate], usage: dict[str
             used = usage[aggregate.task]
             tokens, seconds = used["tokens_in"] + used["tokens_out"], used["seconds"]
         table.add_row(
-            _plain("average" if average else LANGUAGES.get(aggregate.language, aggregate.language)),
+            _plain(names[aggregate.task]),
             _percent(aggregate.value),
-            f"{_percent(aggregate.low)} – {_percent(aggregate.high)}" if aggregate.value is not None else "–",
+            f"{_percent(aggregate.low)} – {_percent(aggregate.high)}" if aggregate.low is not None else "–",
             _percent(aggregate.chance),
             str(aggregate.n),
             str(aggregate.unread),
@@ -108,19 +113,30 @@ def _accuracy_table(title: str, aggregates: Sequence[Aggregate], usage: dict[str
 
 def _metric_table(aggregates: Sequence[Aggregate]) -> Table:
     """The other metrics, a row each, on their own scales; accuracies in per cent."""
-    languages = list(dict.fromkeys(a.language for a in aggregates))
+    tasks = {a.task: a.language for a in aggregates}
+    several = len(set(tasks.values())) < len(tasks)
     table = _table()
     table.add_column("metric", no_wrap=True)
-    for language in languages:
-        table.add_column(_plain(language), justify="right", no_wrap=True)
+    for task, language in tasks.items():
+        table.add_column(_plain(task if several else language), justify="right", no_wrap=True)
     for metric in dict.fromkeys(a.metric for a in aggregates):
-        values = {a.language: a for a in aggregates if a.metric == metric}
+        values = {a.task: a for a in aggregates if a.metric == metric}
         cells = []
-        for language in languages:
-            a = values.get(language)
+        for task in tasks:
+            a = values.get(task)
             cells.append("–" if a is None or a.value is None else f"{a.value * (100 if a.scale == 1 else 1):.1f}")
         table.add_row(_plain(metric), *cells)
     return table
+
+
+def _row_names(aggregates: Sequence[Aggregate]) -> dict[str, str]:
+    """What each task is called in a table: its language, or its own name where a language has several tasks."""
+    tasks = {a.task: a.language for a in aggregates}
+    several = len(set(tasks.values())) < len(tasks)
+    return {
+        task: "average" if language == AVERAGE else task if several else LANGUAGES.get(language, language)
+        for task, language in tasks.items()
+    }
 
 
 def _notes(record: RunRecord) -> list[str]:
@@ -129,7 +145,7 @@ def _notes(record: RunRecord) -> list[str]:
     data, counts = record.data, record.data["counts"]
     if counts["unread"] or counts["failed"]:
         strict = [a for a in record.aggregates if a.metric == "accuracy_strict"]
-        figures = ", ".join(f"{a.language} {_percent(a.value)}" for a in strict)
+        figures = ", ".join(f"{a.task} {_percent(a.value)}" for a in strict)
         notes.append(
             f"Accuracy is over the answers that were read. {counts['unread']} unread and {counts['failed']} failed items counted "
             f"as wrong, it is: {figures}"

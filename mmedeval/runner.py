@@ -184,6 +184,7 @@ def _prepare_task(
     samples = [sample for sample in everything if not (plan.exclude_images and sample.meta.get("image"))][: plan.limit]
     if not samples:
         raise UsageError(f"the task {spec.name!r} has no item left to ask (--limit {plan.limit}, {len(everything)} items in all)")
+    _check_samples(spec, task, samples)
     train = task.samples("train") if plan.shots or backend.wants_train else ()
     if backend.wants_train:
         backend.learn(spec.name, train)
@@ -204,10 +205,28 @@ def _prepare_task(
         task=task,
         samples=samples,
         requests=requests,
-        data_digest=digest([sample.contents() for sample in samples]),
+        # A baseline that learns from the train split is another one with another split.
+        data_digest=digest([sample.contents() for sample in [*samples, *(train if backend.wants_train else ())]]),
         prompts_digest=digest([_request_contents(request) for request in requests]),
         template_digest=_template_digest(catalog, task, protocol, plan),
     )
+
+
+def _check_samples(spec: TaskSpec, task: Task, samples: Sequence[Sample]) -> None:
+    """A task may come from anywhere: what could only be scored wrongly is refused before a model is asked."""
+    seen: set[str] = set()
+    for sample in samples:
+        where = f"the task {spec.name!r} gives the sample {sample.id!r}"
+        if sample.id in seen:
+            raise PluginError(f"{where} twice; ids must differ")
+        seen.add(sample.id)
+        if len(sample.options) < 2 or not all(sample.options.values()):
+            raise PluginError(f"{where} with the options {dict(sample.options)!r}; it needs two or more, and none empty")
+        if not sample.answer or not sample.answer <= set(sample.options) or len(sample.answer) > task.max_answers:
+            raise PluginError(
+                f"{where} with the answer {sorted(sample.answer)}; it must name 1 to {task.max_answers} of the options "
+                f"{', '.join(sample.options)}"
+            )
 
 
 def _render(
@@ -251,6 +270,7 @@ def _folder_name(prepared: Prepared) -> str:
 def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, folder: RunFolder) -> RunRecord:
     plan, hook = prepared.plan, catalog.host.hook
     started = datetime.now(UTC)
+    before = folder.runtime()
     resumed = {"answers_found": len(folder.stored), "torn_lines": folder.dropped_lines}
     # A failure is no answer: an unfinished run asks again.
     done = {key for key, result in folder.stored.items() if result.status != "failed"}
@@ -274,7 +294,7 @@ def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, fold
             if not plan.save_requests:
                 result = dataclasses.replace(result, prompt=None)
             if len(answered) == 1:
-                folder.note_runtime(backend.runtime())
+                folder.note_runtime(_runtime(backend, before))
             folder.append(result)
             hook.mmedeval_sample_finished(plan=plan, result=result)
     except KeyboardInterrupt as stop:
@@ -282,10 +302,22 @@ def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, fold
     if len(answered) < len(todo):
         missing = next(request.id for request in todo if request.id not in answered)
         raise PluginError(f"{plan.model} gave no answer to {len(todo) - len(answered)} requests, the first is {missing!r}")
-    record, results = _score(prepared, backend, folder, started)
+    record, results = _score(prepared, catalog, folder, backend.describe(), started)
     folder.finish(record.data, results, {**backend.runtime().get("process", {}), **resumed})
     hook.mmedeval_run_finished(plan=plan, record=record)
     return record
+
+
+def _runtime(backend: Backend, before: Mapping[str, Any]) -> dict[str, Any]:
+    """What the backend says of itself now, with a warning where earlier answers of the run were computed differently."""
+    runtime = {name: value for name, value in backend.runtime().items() if name != "process"}
+    warnings = [*before.get("warnings", []), *runtime.get("warnings", [])]
+    warnings += [
+        f"resumed: one part was computed with {name} {before[name]}, another with {runtime.get(name)}"
+        for name in ("device_name", "dtype")
+        if name in before and before[name] != runtime.get(name)
+    ]
+    return {**runtime, **({"warnings": list(dict.fromkeys(warnings))} if warnings else {})}
 
 
 def _responses(backend: Backend, requests: Sequence[Request]) -> Iterator[Response]:
@@ -320,10 +352,16 @@ def interpret(
         prompt=_shown_prompt(request.prompt, response.usage.shots_dropped),
         usage=response.usage,
     )
+    # `cloze` ranks single options: an item with several right ones has no right answer there to be found.
+    unscored = protocol == "cloze" and len(sample.answer) > 1
     match response:
+        case Failure() if unscored:
+            return dataclasses.replace(result, status="unscored", failure=f"{response.kind}: {response.message}")
         case Failure():
             return dataclasses.replace(result, failure=f"{response.kind}: {response.message}")
         case Generation():
+            if not isinstance(request, GenerateRequest):
+                raise PluginError(f"the backend wrote a text for {request.id}, which asks for loglikelihoods")
             answer = _read(parse_answer, task, sample, response, protocol)
             return dataclasses.replace(
                 result,
@@ -339,8 +377,7 @@ def interpret(
             if broken is not None:
                 return dataclasses.replace(result, failure=f"backend: a loglikelihood is {broken}, which ranks nothing")
             order = sorted(range(len(response.values)), key=lambda i: -response.values[i])
-            # `cloze` ranks single options: an item with several right ones has no right answer there to be found.
-            status: Status = "unscored" if protocol == "cloze" and len(sample.answer) > 1 else "ok"
+            status: Status = "unscored" if unscored else "ok"
             return dataclasses.replace(
                 result,
                 status=status,
@@ -371,12 +408,20 @@ def _shown_prompt(prompt: Prompt, shots_dropped: int) -> str:
 
 def _score(
     prepared: Prepared,
-    backend: Backend,
+    catalog: Catalog,
     folder: RunFolder,
+    model: Mapping[str, Any],
     started: datetime,
 ) -> tuple[RunRecord, list[SampleResult]]:
     plan = prepared.plan
-    by_task = {task.spec.name: [folder.stored[task.spec.name, sample.id] for sample in task.samples] for task in prepared.tasks}
+    # Read once more: an answer that was stored before a stop may have been read by an older reader.
+    by_task = {
+        task.spec.name: [
+            _read_again(folder.stored[task.spec.name, sample.id], task.task, prepared.protocol, catalog)
+            for sample in task.samples
+        ]
+        for task in prepared.tasks
+    }
     tasks = [
         score_task(
             task.spec.name,
@@ -389,9 +434,8 @@ def _score(
         for task in prepared.tasks
     ]
     results = [result for task in tasks for result in task.results]
-    runtime = dict(backend.runtime()) or folder.runtime()
+    runtime = folder.runtime()
     warnings = runtime.pop("warnings", [])
-    runtime.pop("process", None)
     head = {
         "format": FORMAT,
         "mmedeval": __version__,
@@ -401,7 +445,7 @@ def _score(
         "plan": plan.as_json(),
         "protocol": {"requested": plan.protocol, "used": prepared.protocol, "why": prepared.why},
         "sampling": prepared.identity["sampling"],
-        "model": {**prepared.model, **backend.describe()},
+        "model": {**prepared.model, **model},
         "runtime": runtime,
         "tasks": {
             task.spec.name: {

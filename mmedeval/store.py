@@ -17,6 +17,7 @@ from mmedeval.types import Aggregate, RunRecord, Sample, SampleResult, Usage, jo
 
 FORMAT = 1
 PLAN, SAMPLES, RUNTIME, RECORD = "plan.json", "samples.jsonl", "runtime.json", "record.json"
+RECORD_KEYS = ("plan", "protocol", "model", "tasks", "results", "counts", "usage", "consistency", "warnings")
 PROCESS, LOCK = "process.json", ".lock"
 
 
@@ -97,6 +98,7 @@ class RunFolder:
         undisturbed one.
         """
         with _told(self.path, kept=len(self.stored)):
+            self._samples.close()
             _write_atomic(self.path / PROCESS, json.dumps(process, ensure_ascii=False, indent=2) + "\n")
             _write_results(self.path, record, results)
 
@@ -126,6 +128,9 @@ def read_record(path: Path) -> dict[str, Any]:
         record = _read_json(file)
         if record.get("format") != FORMAT:
             raise StoreError(f"{file} has format {record.get('format')!r}; this version reads format {FORMAT}")
+        missing = [key for key in RECORD_KEYS if key not in record]
+        if missing:
+            raise StoreError(f"{file} is damaged: it lacks {missing[0]!r}; restore it, or run again with another --out")
         return record
     if (path / PLAN).exists():
         raise StoreError(f"the run in {path} is not finished; the same mmedeval run command goes on where it stopped")

@@ -149,8 +149,10 @@ def check_backend(backend: Backend, *, tolerance: float = 1e-5) -> None:
             assert isinstance(company, Loglikelihoods), f"{request.id} failed: {company}"
             assert len(company.values) == len(request.continuations), "one value per continuation"
             assert all(value <= 0 for value in company.values), "a loglikelihood is a logarithm of a probability"
-            worst = max(abs(a - b) for a, b in zip(alone.values, company.values, strict=True))
-            assert worst <= tolerance, f"{request.id}: alone and in company differ by {worst}"
+            differences = [abs(a - b) for a, b in zip(alone.values, company.values, strict=True)]
+            assert all(each <= tolerance for each in differences), (
+                f"{request.id}: alone and in company differ by {max(differences)}"
+            )
     if "generate" in backend.capabilities:
         sampling = Sampling(max_tokens=8)
         written = [

@@ -336,7 +336,7 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
-    """All that the user chose. Two plans that differ only in where things lie have the same `contents()`."""
+    """All that the user chose. Where things lie is part of it, but not of the run's identity."""
 
     model: str
     tasks: tuple[str, ...]

@@ -11,6 +11,7 @@ import click
 
 from mmedeval.errors import UnknownNameError, UsageError
 
+CONFIG_MODEL_ARGS = "mmedeval.config.model_arg"
 PROTOCOLS = ("auto", "letter", "cloze", "chat", "paper", "paper-direct")
 
 
@@ -39,6 +40,8 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
         parameter = names[name]
         assert parameter.name is not None
         defaults[parameter.name] = _as_option(value, key, setting, multiple=parameter.multiple, flag=parameter.is_flag)
+    # Options win one by one, also over the pairs of a table.
+    ctx.meta[CONFIG_MODEL_ARGS] = defaults.get("model_arg", ())
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return value
 
@@ -153,7 +156,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
 
     plan = RunPlan(
         model=options["model"],
-        model_args=_pairs(options["model_arg"]),
+        model_args={**_pairs(ctx.meta.get(CONFIG_MODEL_ARGS, ())), **_pairs(options["model_arg"])},
         tasks=_names(options["tasks"]),
         protocol=options["protocol"],
         shots=options["shots"],

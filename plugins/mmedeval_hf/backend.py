@@ -106,7 +106,8 @@ class HFBackend(Backend):
 
     @cached_property
     def compute(self) -> Compute:
-        return Compute(load_model(*self._folders, self.options), self.name, self.options)
+        model, warnings = load_model(*self._folders, self.options)
+        return Compute(model, self.name, self.options, warnings)
 
     @property
     def model(self) -> Any:
@@ -143,6 +144,7 @@ class HFBackend(Backend):
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "max_length": self.max_length,
             "scoring": None if self._way is None else self._way.way,
+            **({"warnings": self.compute.warnings} if self.compute.warnings else {}),
             "process": {
                 "batch_tokens": self.compute.tokens_at_once,
                 "out_of_memory_halvings": self.compute.halvings,

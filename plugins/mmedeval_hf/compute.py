@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -17,6 +17,9 @@ from mmedeval_hf.options import Options
 MAX_LOGITS = 2**28
 # Keys and values that are kept for a batch stay under this share of a GPU's memory, or under this many bytes elsewhere.
 CACHE_SHARE, CACHE_BYTES = 0.25, 2 * 2**30
+
+# Generation computes one token of each row at a time; what fills up is the cache, and that holds far more tokens.
+GENERATION_FACTOR = 8
 
 T = TypeVar("T")
 
@@ -46,11 +49,12 @@ class Scored:
 class Compute:
     """Runs forward passes. Out of memory is no error here: `attempt` returns `None`, and budgets shrink."""
 
-    def __init__(self, model: Any, name: str, options: Options) -> None:
-        self.model, self.name = model, name
+    def __init__(self, model: Any, name: str, options: Options, warnings: Sequence[str] = ()) -> None:
+        self.model, self.name, self.warnings = model, name, list(warnings)
         self.device = torch.device(model.device)
         self.tokens_at_once = options.tokens_at_once(self.device.type)
         self.rows_at_once = options.batch_size
+        self.generated_tokens_at_once = GENERATION_FACTOR * self.tokens_at_once
         self.halvings = 0
         self.tokens = 0
         """Tokens computed so far, padding included."""

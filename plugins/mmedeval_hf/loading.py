@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from typing import Any
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
@@ -25,8 +25,8 @@ def load_tokenizer(base: ModelFolder, adapter: ModelFolder | None, options: Opti
         raise ModelError(f"the tokenizer in {folder.path} cannot be loaded: {first_line(error)}") from error
 
 
-def load_model(base: ModelFolder, adapter: ModelFolder | None, options: Options) -> Any:
-    """The model on its device, ready to be asked. Raises `ModelError`."""
+def load_model(base: ModelFolder, adapter: ModelFolder | None, options: Options) -> tuple[Any, list[str]]:
+    """The model on its device, ready to be asked, and warnings. Raises `ModelError`."""
     # One progress bar is enough: the run's.
     transformers_logging.disable_progress_bar()
     settings: dict[str, Any] = {"dtype": DTYPES[options.dtype], "use_safetensors": options.use_safetensors}
@@ -47,6 +47,8 @@ def load_model(base: ModelFolder, adapter: ModelFolder | None, options: Options)
         raise ModelError(
             f"the weights in {base.path} lack {len(absent)} tensors of the model ({absent[0]}, ...); copy the whole folder"
         )
+    unused = loading["unexpected_keys"]
+    warned = [f"the weights hold {len(unused)} tensors that the model does not use ({min(unused)}, ...)"] if unused else []
     if adapter is not None:
         model = _with_adapter(model, adapter)
     if not options.device_map:
@@ -54,20 +56,30 @@ def load_model(base: ModelFolder, adapter: ModelFolder | None, options: Options)
             model = model.to(options.torch_device())
         except (RuntimeError, AssertionError) as error:
             raise ModelError(f"the model does not fit on {options.device}: {first_line(error)}") from error
-    return model.eval()
+    return model.eval(), warned
 
 
 def _with_adapter(model: Any, adapter: ModelFolder) -> Any:
-    from peft import PeftModel
+    from peft import PeftModel, get_peft_model_state_dict
 
     try:
         with warnings.catch_warnings():
             # peft warns, and goes on with the base alone, where the file does not hold all that its configuration promises.
             warnings.filterwarnings("error", message="Found missing adapter keys")
             # Through peft itself: transformers' own loading loses the magnitude vectors of DoRA in silence.
-            return PeftModel.from_pretrained(model, adapter.path)
+            adapted = PeftModel.from_pretrained(model, adapter.path)
     except (*LOADING_ERRORS, UserWarning) as error:
         raise ModelError(f"the adapter in {adapter.path} does not fit its base model: {first_line(error)}") from error
+    weights = adapter.path / "adapter_model.safetensors"
+    if weights.is_file():
+        with safe_open(weights, "pt") as file:
+            left = sorted(set(file.keys()) - set(get_peft_model_state_dict(adapted)))
+        if left:
+            raise ModelError(
+                f"the adapter in {adapter.path} does not fit its base model: {len(left)} of its tensors have no place there "
+                f"({left[0]}, ...)"
+            )
+    return adapted
 
 
 def first_line(error: BaseException) -> str:

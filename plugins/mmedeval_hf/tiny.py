@@ -28,7 +28,7 @@ def make_tiny_model(
     chat_template: bool = True,
     config: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Writes a causal model of any architecture of transformers, with a byte-level BPE tokenizer, to `path`.
+    """Writes a causal model of an architecture of transformers (`llama`, `gpt2`, ...) and a byte-level BPE tokenizer to `path`.
 
     `texts` train the tokenizer (beside the prompts' own words); any text in any language can be encoded. `bos` makes it put
     a BOS in front. `config` overrides sizes. The same arguments write the same weights.

@@ -11,8 +11,8 @@ from jinja2 import TemplateError
 from mmedeval import ModelError, Prompt, UsageError
 from mmedeval_hf.loading import first_line
 
-# So many requests are tokenised the slow way too, before the fast one is trusted.
-VERIFIED_PAIRS = 8
+# So many requests with the same last line are tokenised the slow way too, before the fast one is trusted.
+VERIFIED_PAIRS = 4
 
 
 class Encoder:
@@ -21,7 +21,7 @@ class Encoder:
     def __init__(self, tokenizer: Any, *, name: str, add_bos: bool | None, embeddings: int) -> None:
         self.tokenizer, self.name, self.add_bos, self.embeddings = tokenizer, name, add_bos, embeddings
         self._tails: dict[str, list[int]] = {}
-        self._to_verify = VERIFIED_PAIRS
+        self._verified: dict[str, int] = {}
         self._tails_hold = True
 
     @cached_property
@@ -105,16 +105,17 @@ class Encoder:
         """The ids of `context` followed by each of the texts `behind`.
 
         A long prompt is not tokenised once per continuation: its last line is, where that line's tokens stand alone as they stand
-        in the prompt. The first requests are tokenised in full too; one difference, and all are.
+        in the prompt. The first requests with such a line are tokenised in full too; one difference, and all are.
         """
         tail = context[context.rfind("\n") + 1 :]
         tail_ids = self._tail(tail)
         alone = self._tails_hold and 0 < len(tail_ids) < len(context_ids) and context_ids[-len(tail_ids) :] == tail_ids
         if alone:
             joined = [context_ids[: -len(tail_ids)] + self._tail(tail + text) for text in behind]
-            if self._to_verify == 0:
+            # Per last line: each language has its own.
+            self._verified[tail] = self._verified.get(tail, 0) + 1
+            if self._verified[tail] > VERIFIED_PAIRS:
                 return joined
-            self._to_verify -= 1
         whole = self.encode([context + text for text in behind], special=special)
         if alone and joined != whole:
             self._tails_hold = False

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,11 +76,13 @@ def branch(item: int, context: Sequence[int], continuations: Sequence[Sequence[i
     return Branch(item, tokens, parents, targets, straight)
 
 
-def distinct_tokens(items: Iterable[Item]) -> int:
+def distinct_tokens(items: Sequence[Item]) -> int:
     """The number of nodes of the tree of all sequences: what cannot be avoided to compute."""
-    ordered = sorted(sequence for item in items for sequence in item.fed)
-    shared = sum(common_prefix(a, b) for a, b in itertools.pairwise(ordered))
-    return sum(map(len, ordered)) - shared
+    contexts = sorted(item.context for item in items)
+    shared = sum(common_prefix(a, b) for a, b in itertools.pairwise(contexts))
+    # Behind its context each item has a tree of its own.
+    nodes = sum(len({tuple(c[:i]) for c in item.continuations for i in range(1, len(c))}) for item in items)
+    return sum(map(len, contexts)) - shared + nodes
 
 
 def group(items: Sequence[Item]) -> list[Group]:
@@ -195,8 +197,10 @@ class TreeScorer:
         width = max(len(row.tokens) for row in batch)
         self.compute.tokens += len(batch) * width
         ids = torch.zeros(len(batch), width, dtype=torch.long)
-        # Padding goes on counting: a position that falls back reads as the start of another sequence.
-        positions = torch.arange(length, length + width).repeat(len(batch), 1)
+        # Padding goes on counting (a position that falls back reads as the start of another sequence), but no further than the
+        # deepest token: a row of many branches is longer than any path through it, and positions may end there.
+        deepest = max(max(_depths(row, length)) for row in batch)
+        positions = torch.arange(length, length + width).clamp(max=deepest).repeat(len(batch), 1)
         for i, row in enumerate(batch):
             ids[i, : len(row.tokens)] = torch.tensor(row.tokens)
             if row.straight < len(row.tokens):

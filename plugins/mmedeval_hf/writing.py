@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -21,8 +21,17 @@ from transformers import (
 from mmedeval import Failure, GenerateRequest, Generation, Sampling, Usage
 from mmedeval_hf.compute import Compute
 
-# Generation computes one token of each row at a time; what fills up is the cache, and that holds far more tokens.
-GENERATION_FACTOR = 8
+# Settings that a checkpoint may bring along and that change what `generate` returns, not what the model says.
+STRUCTURAL: Mapping[str, Any] = {
+    "return_dict_in_generate": False,
+    "num_return_sequences": 1,
+    "num_beams": 1,
+    "stop_strings": None,
+    "max_time": None,
+    "max_length": None,
+    "min_length": 0,
+    "min_new_tokens": None,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +47,8 @@ class Writing:
 class Writer:
     def __init__(self, compute: Compute, tokenizer: Any) -> None:
         self.compute, self.tokenizer = compute, tokenizer
+        for name, value in STRUCTURAL.items():
+            setattr(compute.model.generation_config, name, value)
 
     def write(self, pending: Sequence[Writing]) -> Iterator[Generation | Failure]:
         """An answer to each, longest prompts first. Rows of a batch share the length of their answers and the sampling."""
@@ -45,7 +56,7 @@ class Writer:
         for writing in sorted(pending, key=lambda each: (-len(each.ids), each.max_tokens)):
             size = (len(batch) + 1) * (len((batch or [writing])[0].ids) + writing.max_tokens)
             alike = not batch or _terms(writing) == _terms(batch[0])
-            room = GENERATION_FACTOR * self.compute.tokens_at_once
+            room = self.compute.generated_tokens_at_once
             if batch and (not alike or size > room or len(batch) >= self.compute.rows_at_once):
                 yield from self._write(batch)
                 batch = []
@@ -60,6 +71,8 @@ class Writer:
             if len(batch) > 1:
                 self.compute.halvings += 1
                 half = len(batch) // 2
+                # Later batches are no larger than what may fit.
+                self.compute.generated_tokens_at_once = half * (len(batch[0].ids) + batch[0].max_tokens)
                 yield from self._write(batch[:half])
                 yield from self._write(batch[half:])
                 return

@@ -64,7 +64,7 @@ def parse_file(file: str, content: bytes, language: str, split: str, max_answers
         if not raw.strip():
             continue
         try:
-            item = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique_keys)
+            item = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique_keys, parse_constant=_no_number)
         except UnicodeDecodeError as error:
             raise DataError.at(
                 file,
@@ -182,6 +182,10 @@ class _Line:
 
 def _published_digest(question: str, options: Mapping[str, str]) -> str:
     return hashlib.sha256("\n".join([question, *options.values()]).encode()).hexdigest()[:16]
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _unique_keys(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 
@@ -17,7 +18,7 @@ from mmedeval.aggregate import (
 )
 from mmedeval.stats import bootstrap_mean, wilson
 from mmedeval.testing import make_sample
-from mmedeval.types import SampleResult, Status
+from mmedeval.types import Aggregate, SampleResult, Status
 
 
 def scored(
@@ -44,9 +45,52 @@ def scored(
     )
 
 
+def averaged(tasks: Sequence[TaskScores], metric: str = "accuracy") -> Aggregate:
+    return aggregate_average("bench", tasks, [aggregate_task(task, metric) for task in tasks], metric)
+
+
+def parallel(language: str, values: Sequence[float | None]) -> TaskScores:
+    """A task whose items are the same questions as those of every other such task."""
+    task = scored(language, values)
+    results = [
+        replace(result, sample=replace(result.sample, meta={"parallel": f"q{i}"})) for i, result in enumerate(task.results)
+    ]
+    return replace(task, results=results)
+
+
+def width(figure: Aggregate) -> float:
+    assert figure.low is not None
+    assert figure.high is not None
+    return figure.high - figure.low
+
+
+def test_the_same_questions_in_several_languages_are_not_taken_for_independent_ones() -> None:
+    values = [1.0] * 12 + [0.0] * 28
+    alone = averaged([scored("en", values), scored("ja", values), scored("fr", values)])
+    together = averaged([parallel("en", values), parallel("ja", values), parallel("fr", values)])
+    assert alone.value == together.value == pytest.approx(0.3)
+    # Answered alike in all languages, three times the items say no more than one language does.
+    low, high = wilson(12, 40)
+    assert width(together) == pytest.approx(high - low, rel=0.1)
+    assert width(alone) < 0.7 * width(together)
+
+
+def test_a_question_without_a_score_in_one_language_still_counts_in_the_others() -> None:
+    figure = averaged([parallel("en", [1.0, 0.0, 1.0, None]), parallel("ja", [1.0, 0.0, None, 1.0])])
+    assert figure.value == pytest.approx(2 / 3)
+    assert 0 < width(figure) <= 1
+
+
+def test_scores_that_do_not_vary_claim_no_certainty() -> None:
+    constant = averaged([scored("en", [1.0] * 4), scored("ja", [0.0] * 4)])
+    assert (constant.value, constant.low, constant.high) == (0.5, None, None)
+    texts = aggregate_task(scored("en", [0.0] * 6, metric="bleu"), "bleu", scale=100)
+    assert (texts.value, texts.low, texts.high) == (0.0, None, None)
+
+
 def test_the_average_is_the_plain_mean_of_the_languages_however_many_items_they_have() -> None:
     tasks = [scored("en", [1.0] * 90 + [0.0] * 10), scored("ja", [1.0, 0.0]), scored("fr", [0.0])]
-    average = aggregate_average("bench", tasks, "accuracy")
+    average = averaged(tasks)
     assert average.value == pytest.approx((0.9 + 0.5 + 0.0) / 3)
     assert (average.task, average.language, average.n, average.scored) == ("bench", AVERAGE, 103, 103)
     assert (average.low, average.high) == bootstrap_mean([task.scores["accuracy"] for task in tasks])  # type: ignore[misc]
@@ -54,7 +98,7 @@ def test_the_average_is_the_plain_mean_of_the_languages_however_many_items_they_
 
 def test_an_average_over_languages_of_which_one_has_no_score_has_no_value() -> None:
     tasks = [scored("en", [1.0, 0.0]), scored("ja", [None, None], statuses=["unread", "failed"])]
-    average = aggregate_average("bench", tasks, "accuracy")
+    average = averaged(tasks)
     assert (average.value, average.low, average.high) == (None, None, None)
     assert (average.n, average.scored, average.unread, average.failed) == (4, 2, 1, 1)
 
@@ -71,7 +115,7 @@ def test_unread_failed_and_unscored_items_are_counted_apart_and_not_as_wrong() -
     assert figure.value == pytest.approx(2 / 3)
     assert (figure.n, figure.scored, figure.unread, figure.failed, figure.unscored) == (9, 3, 2, 1, 3)
     assert (figure.low, figure.high) == wilson(2, 3)
-    average = aggregate_average("bench", [scored("en", values, statuses=statuses), scored("ja", [1.0])], "accuracy")
+    average = averaged([scored("en", values, statuses=statuses), scored("ja", [1.0])])
     assert (average.n, average.scored, average.unread, average.failed, average.unscored) == (10, 4, 2, 1, 3)
 
 
@@ -89,8 +133,8 @@ def test_only_accuracies_are_shown_beside_chance_and_an_average_only_where_every
     assert aggregate_task(mixed, "accuracy").chance == 0.5
     assert aggregate_task(scored("en", [1.0], metric="bleu"), "bleu").chance is None
     none = scored("ja", [1.0], chances=[None])
-    assert aggregate_average("bench", [mixed, scored("fr", [1.0])], "accuracy").chance == pytest.approx((0.5 + 0.25) / 2)
-    assert aggregate_average("bench", [mixed, none], "accuracy").chance is None
+    assert averaged([mixed, scored("fr", [1.0])]).chance == pytest.approx((0.5 + 0.25) / 2)
+    assert averaged([mixed, none]).chance is None
 
 
 def test_every_task_has_a_figure_and_every_group_of_several_an_average() -> None:

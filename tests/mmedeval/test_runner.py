@@ -526,3 +526,69 @@ def test_what_is_not_a_whole_finished_run_is_not_scored_again(tmp_path: Path) ->
     with pytest.raises(StoreError, match="samples are not those of the record"):
         rescore(path, offer(), [])
     assert contents(path) == before
+
+
+@pytest.mark.parametrize(
+    ("told", "samples"),
+    [
+        ("twice", [make_sample(1), make_sample(1)]),
+        ("none empty", [replace(make_sample(1), options={"A": "iron", "B": ""})]),
+        ("must name 1 to 1", [replace(make_sample(1), answer=frozenset("Z"))]),
+        ("must name 1 to 1", [replace(make_sample(1), answer=frozenset("AB"))]),
+        ("must name 1 to 1", [replace(make_sample(1), answer=frozenset())]),
+    ],
+)
+def test_a_sample_that_could_only_be_scored_wrongly_is_refused_before_a_model_is_asked(
+    tmp_path: Path, told: str, samples: list[Sample]
+) -> None:
+    backend = say({})
+    with pytest.raises(PluginError, match=told):
+        run(PLAN, offer(backend, StaticTask(test=samples)), tmp_path / "run")
+    assert backend.asked == []
+
+
+def test_a_text_where_loglikelihoods_were_asked_for_is_refused(tmp_path: Path) -> None:
+    class Confused(ScriptedBackend):
+        def loglikelihood(self, requests: Sequence[LoglikelihoodRequest]) -> Iterator[Any]:
+            yield from (Generation(request_id=request.id, text="Answer: A") for request in requests)
+
+    with pytest.raises(PluginError, match="asks for loglikelihoods"):
+        run(PLAN, offer(Confused(score=prefer(lambda _: "A"))), tmp_path / "run")
+
+
+def test_a_run_that_is_resumed_on_another_device_says_so(tmp_path: Path) -> None:
+    class Somewhere(ScriptedBackend):
+        def __init__(self, device: str) -> None:
+            super().__init__(score=prefer(lambda _: "A"))
+            self.device = device
+
+        def runtime(self) -> dict[str, object]:
+            return {"device_name": self.device, "dtype": "float32"}
+
+    with pytest.raises(RunStopped):
+        run(PLAN, offer(Somewhere("a gpu"), mmedeval_sample_finished=stopping_after(2)), tmp_path / "run")
+    record, _ = run(PLAN, offer(Somewhere("a cpu")), tmp_path / "run")
+    assert record.data["runtime"]["device_name"] == "a cpu"
+    assert record.data["warnings"] == ["resumed: one part was computed with device_name a gpu, another with a cpu"]
+
+
+def test_answers_that_were_read_before_a_stop_are_read_again_by_the_reader_of_today(tmp_path: Path) -> None:
+    def unread() -> Answer:
+        return Answer(letters=None)
+
+    with pytest.raises(RunStopped):
+        run(PLAN, offer(say({}), mmedeval_parse_answer=unread, mmedeval_sample_finished=stopping_after(3)), tmp_path / "run")
+    resumed, _ = run(PLAN, offer(say({})), tmp_path / "run")
+    whole, _ = run(PLAN, offer(say({})), tmp_path / "whole")
+    assert resumed.data["counts"] == whole.data["counts"]
+
+
+def test_a_baseline_that_learns_is_another_one_with_another_train_split(tmp_path: Path) -> None:
+    def majority(answer: str) -> str:
+        task = StaticTask(test=SAMPLES, train=[make_sample(i, answer=answer) for i in range(11, 15)])
+        catalog = offer(None, task)
+        plan = replace(PLAN, model="baseline:majority")
+        with catalog.open_backend(plan.model, {}) as backend:
+            return prepare(plan, catalog, backend).fingerprint
+
+    assert majority("A") != majority("B")

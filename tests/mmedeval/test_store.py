@@ -10,7 +10,17 @@ from pathlib import Path
 import pytest
 
 from mmedeval.errors import StoreError
-from mmedeval.store import PLAN, RECORD, SAMPLES, RunFolder, read_record, read_samples, sample_from_json, sample_to_json
+from mmedeval.store import (
+    PLAN,
+    RECORD,
+    RECORD_KEYS,
+    SAMPLES,
+    RunFolder,
+    read_record,
+    read_samples,
+    sample_from_json,
+    sample_to_json,
+)
 from mmedeval.testing import make_sample
 from mmedeval.types import SampleResult, Usage
 
@@ -88,7 +98,7 @@ def test_any_text_survives_being_stored(tmp_path: Path, output: str) -> None:
     assert [item.output for item in read_samples(path)] == [output, "Answer: A"]
     with RunFolder(path, IDENTITY, {}) as folder:
         assert folder.stored["static", "test-1"].output == output
-        folder.finish({"format": 1, "results": []}, list(folder.stored.values()), {})
+        folder.finish({**dict.fromkeys(RECORD_KEYS), "format": 1, "results": []}, list(folder.stored.values()), {})
     assert read_samples(path)[0] == result(1, output)
     assert read_record(path)["results"] == []
 

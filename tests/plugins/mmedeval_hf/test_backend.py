@@ -104,9 +104,15 @@ def uneven_requests() -> list[LoglikelihoodRequest]:
     """Prompts of 3 to some 200 tokens, with continuations that are alike, begin one another or are longer than the prompt."""
     words = ["Which metal? ", "Какой металл? ", "哪种金属？", "¿Qué metal? "]
     endings = [[" A", " B"], [" A", " A,B", " A,B,C\n"], ["铁", "铁和锌", "铜" * 10], [" iron", " irons", "\n"]]
-    return [
+    requests = [
         ask(words[i % 4] * (1 + 3 * (i % 7)) + "Answer:", endings[i % 4 if i < 12 else (i + 1) % 4], name=f"r{i}")
         for i in range(24)
+    ]
+    # A prompt that is there already, and one that begins another.
+    return [
+        *requests,
+        ask("Which metal? Answer:", [" C", " A"], name="same"),
+        ask("Which metal?", [" A", " B"], name="beginning"),
     ]
 
 
@@ -199,6 +205,18 @@ def test_every_architecture_scores_as_its_own_forward_pass_does(model_type: str,
         ]
         # A long sum of large terms has the last digit of its float32 parts.
         assert found[request.id].values == pytest.approx(wanted, abs=TOLERANCE, rel=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("model_type", "way"),
+    [("llama", "shared prefixes"), ("gpt2", "shared prefixes"), ("mistral", "plain"), ("bloom", "plain"), ("mamba", "plain")],
+)
+def test_prefixes_are_shared_only_by_models_for_which_that_changes_nothing(
+    model_type: str, way: str, tiny: Callable[..., Path]
+) -> None:
+    backend = hf(tiny(model_type, config={"initializer_range": 0.1, **ARCHITECTURES[model_type]}))
+    answers(backend, uneven_requests())
+    assert backend.runtime()["scoring"] == way
 
 
 def test_a_tiny_model_of_any_architecture_can_be_asked(tiny: Callable[..., Path]) -> None:
@@ -431,26 +449,30 @@ def out_of_cpu_memory() -> None:
     torch.empty(2**52)
 
 
+@pytest.mark.parametrize("sharing", ["true", "false"])
 @pytest.mark.parametrize(("room", "stop"), [(1, out_of_gpu_memory), (3, out_of_cpu_memory)])
 def test_out_of_memory_halves_the_batch_and_changes_no_value(
-    room: int, stop: Callable[[], object], tiny: Callable[..., Path]
+    room: int, stop: Callable[[], object], sharing: str, tiny: Callable[..., Path]
 ) -> None:
     path, requests = tiny(config={"initializer_range": 0.1}), uneven_requests()
     free = answers(hf(path), requests)
     limit = room * max(found.usage.tokens_in + found.usage.tokens_out for found in free.values())
-    backend = hf(path)
+    backend = hf(path, prefix_sharing=sharing)
     starve(backend, lambda shape: shape.numel() > limit, stop)
     assert worst(answers(backend, requests), free) <= TOLERANCE
-    assert backend.runtime()["process"]["out_of_memory_halvings"] > 0
+    runtime = backend.runtime()
+    assert runtime["scoring"] == ("shared prefixes" if sharing == "true" else "plain")
+    assert runtime["process"]["out_of_memory_halvings"] > 0
 
 
-def test_a_request_that_never_fits_into_memory_fails_alone_and_once(tiny: Callable[..., Path]) -> None:
+@pytest.mark.parametrize("sharing", ["true", "false"])
+def test_a_request_that_never_fits_into_memory_fails_alone_and_once(sharing: str, tiny: Callable[..., Path]) -> None:
     path = tiny(config={"initializer_range": 0.1})
     long = ask("Is iron a metal? " * 30 + "Answer:", [" A", " it is", " it is not", " B and C"], "long")
     requests = [*uneven_requests()[:6], long]
     free = answers(hf(path), requests)
     limit = free["long"].usage.tokens_in  # one option fits in, longer ones do not
-    backend = hf(path)
+    backend = hf(path, prefix_sharing=sharing)
     starve(backend, lambda shape: shape[1] > limit, out_of_gpu_memory)
     responses = list(backend.loglikelihood(requests))
     failures = [response for response in responses if isinstance(response, Failure)]
@@ -611,3 +633,73 @@ def test_a_chat_template_that_cannot_be_filled_in_is_one_sentence(
     with pytest.raises(ModelError) as caught:
         answer(backend, ask(Prompt(question="Iron?", chat=True), [" A", " B"]))
     assert "\n" not in str(caught.value)
+
+
+def test_a_window_shorter_than_an_item_sends_the_model_the_plain_way(tiny: Callable[..., Path]) -> None:
+    windowed = tiny("mistral", config={"num_key_value_heads": 2, "sliding_window": 24})
+    short, long = ask("Which metal?", [" A", " A,B\n", " A,C\n"], "short"), ask("Which metal? " * 20, [" A", " A,B\n"], "long")
+    backend = hf(windowed)
+    answers(backend, [short])
+    assert backend.runtime()["scoring"] == "shared prefixes"
+    together = answers(backend, [short, long])
+    assert backend.runtime()["scoring"] == "plain"
+    assert "24 tokens at a time" in backend.runtime()["process"]["scoring"]["why"]
+    assert worst(together, answers(hf(windowed, batch_size="1", prefix_sharing="false"), [short, long])) <= TOLERANCE
+
+
+@pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3", "gpt2", "gemma2", "mistral"])
+def test_sharing_prefixes_changes_no_value_and_computes_little_twice(model_type: str, tiny: Callable[..., Path]) -> None:
+    path = tiny(model_type, config={"initializer_range": 0.05, "sliding_window": 4096})
+    shared = " One metal is iron." * 12
+    questions = [f"{chr(97 + i % 26) * 3} {i}: which of the metals" + " in the body" * (4 + i % 9) for i in range(40)]
+    continuations = [" A\n", " A,B\n", " A,B,C\n", " B,C\n"]
+    requests = [ask(f"{shared} Question {question}?", continuations, f"r{i}") for i, question in enumerate(questions)]
+    sharing, plain = hf(path), hf(path, prefix_sharing="false")
+    assert worst(answers(sharing, requests), answers(plain, requests)) <= TOLERANCE
+    how, reference = (backend.runtime()["process"]["scoring"] for backend in (sharing, plain))
+    assert (how["way"], reference["way"]) == ("shared prefixes", "plain")
+    assert 1 <= how["computed_per_distinct"] <= 1.05
+    assert reference["computed_per_distinct"] > 4
+
+
+@pytest.mark.parametrize("model_type", ["bloom", "mamba"])
+def test_a_model_that_takes_no_tree_goes_the_plain_way_and_the_record_says_why(
+    model_type: str, tiny: Callable[..., Path]
+) -> None:
+    backend = hf(tiny(model_type))
+    answers(backend, uneven_requests())
+    assert backend.runtime()["scoring"] == "plain"
+    assert backend.runtime()["process"]["scoring"]["why"] != "asked for"
+
+
+def test_a_row_of_many_branches_may_be_longer_than_the_models_positions(tiny: Callable[..., Path]) -> None:
+    path = tiny("gpt2", config={"n_positions": 64, "max_position_embeddings": 64})
+    continuations = [" " + word * 20 for word in ("iron ", "zinc ", "lead ", "gold ")]
+    (response,) = hf(path).loglikelihood([ask("Metal?", continuations)])
+    assert isinstance(response, Loglikelihoods | Failure)
+    fitting = [" " + word * 3 for word in ("iron ", "zinc ", "lead ", "gold ", "tin ", "copper ")]
+    question = "Metal? " * 4
+    assert (
+        worst(answers(hf(path), [ask(question, fitting)]), answers(hf(path, prefix_sharing="false"), [ask(question, fitting)]))
+        <= TOLERANCE
+    )
+
+
+def test_an_adapter_with_tensors_that_have_no_place_is_refused(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    from peft import LoraConfig, get_peft_model
+
+    deep, flat = tiny("llama", config={"num_hidden_layers": 3}), tiny("llama", config={"num_hidden_layers": 2})
+    config = LoraConfig(r=2, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    get_peft_model(AutoModelForCausalLM.from_pretrained(deep), config).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(ModelError, match="have no place there"):
+        answers(hf(flat, adapter=str(tmp_path / "adapter")), [ask("Iron", [" A", " B"])])
+
+
+def test_weights_that_the_model_does_not_use_are_told(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    path = Path(shutil.copytree(tiny("llama", config={"num_hidden_layers": 3}), tmp_path / "model"))
+    config = json.loads((path / "config.json").read_text(encoding="utf-8"))
+    (path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 2}), encoding="utf-8")
+    backend = hf(path)
+    answers(backend, [ask("Iron", [" A", " B"])])
+    (warning,) = backend.runtime()["warnings"]
+    assert "does not use" in warning
