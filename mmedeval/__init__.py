@@ -86,52 +86,12 @@ __all__ = [
     "hookimpl",
 ]
 
-# Where each public name lives. It is imported when it is used: `mmedeval --help` needs none of them.
-_HOMES = {
-    "backend": ("Backend",),
-    "errors": (
-        "BackendError",
-        "DataError",
-        "MissingPackageError",
-        "MmedevalError",
-        "ModelError",
-        "PluginError",
-        "StoreError",
-        "UnknownNameError",
-        "UsageError",
-    ),
-    "hookspecs": ("hookimpl",),
-    "types": (
-        "Aggregate",
-        "Answer",
-        "BackendSpec",
-        "Failure",
-        "GenerateRequest",
-        "Generation",
-        "LoglikelihoodRequest",
-        "Loglikelihoods",
-        "Message",
-        "MetricSpec",
-        "Prompt",
-        "ProtocolName",
-        "RunPlan",
-        "RunRecord",
-        "Sample",
-        "SampleResult",
-        "Sampling",
-        "Shot",
-        "Split",
-        "Task",
-        "TaskOptions",
-        "TaskSpec",
-        "Usage",
-        "digest",
-    ),
-}
-
 
 def __getattr__(name: str) -> object:
-    for home, names in _HOMES.items():
-        if name in names:
-            return getattr(importlib.import_module(f"mmedeval.{home}"), name)
+    """A public name is imported when it is used: `mmedeval --help` needs none of them."""
+    if name in __all__:
+        for home in ("errors", "hookspecs", "types", "backend"):
+            module = importlib.import_module(f"mmedeval.{home}")
+            if hasattr(module, name):
+                return getattr(module, name)
     raise AttributeError(f"module 'mmedeval' has no attribute {name!r}")
