@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,6 +69,8 @@ class HFBackend(Backend):
 
     def _find(self, name: str, revision: str | None) -> ModelFolder:
         options = self.options
+        if revision is not None and Path(name).expanduser().is_dir():
+            raise UsageError(f"--model-arg revision={revision}: {name} is a folder here; only names on the hub have revisions")
         return find_model(name, revision=revision, safe_only=options.use_safetensors, code=options.trust_remote_code)
 
     def fingerprint(self) -> str:

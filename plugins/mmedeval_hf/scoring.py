@@ -73,7 +73,7 @@ def choose_scorer(compute: Compute, items: Sequence[Item], *, sharing: bool) -> 
         return way(f"the model does not take a tree of tokens ({type(error).__name__})")
     reference = _by_index(plain, probe)
     both = [(a, b) for a, b in zip(shared, reference, strict=True) if a is not None and b is not None]
-    if len(both) < len(probe):
+    if not both:
         return way("too little memory to compare")
     differences = [abs(a - b) for pair in both for a, b in zip(*pair, strict=True)]
     # `max` passes over what is no number.

@@ -45,6 +45,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     if importlib.util.find_spec("transformers") is None:
         pytest.skip("transformers is not installed")
     import torch
+
     from mmedeval_hf.tiny import make_tiny_model
 
     threads = torch.get_num_threads()

@@ -37,6 +37,7 @@ LAST_DIGITS = 1e-5
 def command(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, ...]]:
     """The call that is cut off and repeated, but for its folder. One core: two that wait for each other are slower."""
     import torch
+
     from mmedeval_hf.tiny import make_tiny_model
 
     threads = torch.get_num_threads()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+
 from mmedeval_hf.tiny import make_tiny_model
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data" / "mmedbench"

@@ -13,9 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from mmedeval_hf import ARGUMENTS
-from mmedeval_hf.backend import HFBackend
-from mmedeval_hf.options import Options
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mmedeval import (
@@ -36,6 +33,9 @@ from mmedeval.runner import prepare, run
 from mmedeval.store import read_samples
 from mmedeval.testing import StaticTask, check_backend, make_sample
 from mmedeval.types import ProtocolName
+from mmedeval_hf import ARGUMENTS
+from mmedeval_hf.backend import HFBackend
+from mmedeval_hf.options import Options
 
 # peft asks transformers by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -716,3 +716,8 @@ def test_of_the_tokens_of_the_embedded_questions_one_in_twenty_is_computed_twice
     requests = [request for task in prepared.tasks for request in task.requests]
     assert len(list(backend.loglikelihood(requests))) == 240  # type: ignore[arg-type]
     assert backend.runtime()["process"]["scoring"]["computed_per_distinct"] <= 1.05
+
+
+def test_a_revision_of_a_folder_is_refused(tiny: Callable[..., Path]) -> None:
+    with pytest.raises(UsageError, match="only names on the hub have revisions"):
+        hf(tiny(), revision="main").fingerprint()

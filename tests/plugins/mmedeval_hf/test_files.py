@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 import torch
-from mmedeval_hf.backend import HFBackend
-from mmedeval_hf.files import find_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from mmedeval import MmedevalError
+from mmedeval_hf.backend import HFBackend
+from mmedeval_hf.files import find_model
 
 # peft asks transformers by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from mmedeval_hf.backend import HFBackend
 from scipy.stats import chisquare
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from mmedeval import BackendError, Failure, GenerateRequest, Generation, Prompt, Sampling, Shot
+from mmedeval_hf.backend import HFBackend
 
 ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "llama": {},

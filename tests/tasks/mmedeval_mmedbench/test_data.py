@@ -15,12 +15,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from mmedeval_mmedbench import LANGUAGES, data
-from mmedeval_mmedbench.data import FolderSource, Source, ZipSource, embedded, find_source, locate
 
 from mmedeval import DataError, MissingPackageError, TaskOptions
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
+from mmedeval_mmedbench import LANGUAGES, data
+from mmedeval_mmedbench.data import FolderSource, Source, ZipSource, embedded, find_source, locate
 
 COMMAND = Path(sysconfig.get_path("scripts")) / "mmedeval"
 MINI = Path(data.__file__).parent / "mini"

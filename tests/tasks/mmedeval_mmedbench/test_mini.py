@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import mmedeval_mmedbench
 import pytest
-from mmedeval_mmedbench import LANGUAGES
 
+import mmedeval_mmedbench
 from mmedeval import RunPlan, Sample, TaskOptions
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
 from mmedeval.prompts import same_question
 from mmedeval.runner import run
+from mmedeval_mmedbench import LANGUAGES
 
 FILES = Path(mmedeval_mmedbench.__file__).parent / "mini"
 SPLITS = ("train", "test")

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from mmedeval_mmedbench import LANGUAGES, MAX_ANSWERS
-from mmedeval_mmedbench.task import parse_file
 
 from mmedeval import DataError, RunPlan, Sample, TaskOptions
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
 from mmedeval.runner import run
 from mmedeval.store import read_samples
+from mmedeval_mmedbench import LANGUAGES, MAX_ANSWERS
+from mmedeval_mmedbench.task import parse_file
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data"
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason="no shared/data beside the repository")
