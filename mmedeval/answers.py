@@ -128,7 +128,8 @@ _CHOOSE: Final = _table(
         |(?:would|'d) (?:say|answer|guess)|vote for|stick with|meant?|arrive at|go(?:ing)? for|(?:lean(?:ing)?
         |inclined) (?:towards?|to)|mark)
     fr: \b(?:choisi\w{0,4}|sélectionn\w{1,4}|reti(?:ens|endrais?)|retenons|retenir|coche\w{0,2}|opt\w{1,4} pour
-        |répond(?:s|rais?)|je dirais(?: que)?(?: c'est)?|choix se porte sur|voulais dire|valide|penche\w{0,2} pour)
+        |répond(?:s|rais?)|je dirais(?: que)?(?: c'est)?|choix se porte sur|voulais dire|valide|vote pour
+        |penche\w{0,4} pour)
     es: \b(?:elijo|eleg\w{2,5}|escojo|escog\w{2,5}|seleccion\w{1,5}|marc(?:o|aría|amos|ar)|opt\w{1,4} por|quedo con
         |inclin\w{1,3} por|señalo|señalaría|diría(?: que)?|contestaría|quise decir|apostaría por)
     ru: \b(?:выбира\w{1,4}|выбер\w{1,4}|выбра\w{1,4}|выбор\w?|склоня\w{2,4} к|остан\w{3,6} на|отмет\w{1,4}|получа\w{2,4}
@@ -158,6 +159,7 @@ _RIGHT_BEHIND: Final = _table(
     fr: (?:\b(?:est|sont|serait|semble|paraît|reste|étant|être) (?:\w{1,12} ){0,4}?|^\W{0,4})(?:l[ae]s? )?(?:bonn
         |correct|exact|vrai|juste|meilleur|adapté|approprié|valid|plus (?:probable|approprié|adapté|plausible
         |vraisemblable|indiqué|compatible|pertinent))\w{0,3}|\bconvien\w{1,3}|s'impose
+        |^ ?qui (?:répond|correspond|explique)
     es: (?:\b(?:es|son|sería|ser|parece|resulta|está|están) (?:\w{1,12} ){0,4}?|^\W{0,4})(?:l[aoe]s? |el )?(?:correct
         |ciert|verdader|adecuad|acertad|válid|mejor|apropiad|exact|más (?:probable|adecuad|apropiad|indicad|compatible
         |acertad|plausible))\w{0,3}|\bencajan?\b|\bsí l[oa]
@@ -312,7 +314,8 @@ _IS_ANSWER: Final = _re(_any(_ANSWER_BEHIND))
 _REASON: Final = "because|since|as|given|car|parce|puisque|porque|ya|поскольку|так|потому"
 _STOPS: Final = _re(
     rf"""
-    [ )\]"'»」]{{0,3}}(?:[.!。]|,? {{0,2}}$|—|,? ?\b(?:{_REASON}|which|but|while|whereas|mais|tandis|pero|mientras|но
+    [ )\]"'»」]{{0,3}}(?:[.!。]|,? {{0,2}}$|—|,? ?\b(?:{_REASON}|which|but|though|although|хотя|aunque|while|whereas
+    |mais|tandis|pero|mientras|но
     |а)\b|です|である|だ|が)
     """
 )
@@ -468,7 +471,7 @@ _VERB: Final = re.compile(
         r"""
         [ ](?:is|are|was|would|can|could|should|has|does|did|may|might|must|and|or|because|since|but|as|which|due|given
         |over|rather|not|seems|appears|remains|describes|represents|only|alone|instead|too|also|correct|true|false|wrong
-        |incorrect|making|based|est|et|ou|car|parce|n'est|sont|correspond|serait|es|y|o|porque|ya|no|son|sería|está
+        |incorrect|making|based|est|et|ou|car|parce|n'est|sont|correspond|serait|es|y|o|porque|ya|no|vraie?|faux|fausse|verdader[oa]|fals[oa]|son|sería|está
         |debido|como|que|en|plutôt|au|mais|sino|pero|а|но|явля\w{1,5}|вер[еноы]\w{0,3}|невер\w{1,4}|прав\w{2,8}
         |неправ\w{2,8}|и|или|так|потому|поскольку|обоснов\w{1,5}|обуслов\w{1,6}|корректн\w{0,3}|подходит
         |соответствует|выбран\w{0,2})\b| ?[^\s\w\ue000-\ue06f]| ?[\u2e80-\ud7ff]| ?$|\n
@@ -569,7 +572,10 @@ _PUT: Final = (
     rf"(?:[:=—是为はが]|\b(?:is|are|est|es|son|sont|это|ответ\w{{0,4}}|вариант\w{{0,2}}|будет|answer|respuesta|réponse|"
     rf"répondrais|respondería)\b|{_M})[ .):,—\"'«「(]{{0,4}}"
 )
-_JOIN: Final = rf"(?: ?[,、/;&+·・] ?(?:(?:{_AND}) )?| (?:{_AND}) (?:l[ae]s? |el )?| ?(?:{_AND_CJK}) ?)(?={_M})"
+_JOIN: Final = (
+    rf"(?: ?;(?= ?{_M}{{1,3}} ?(?:[;.。\n]|$)) ?| ?[,、/&+·・] ?(?:(?:{_AND}) )?| (?:{_AND}) (?:l[ae]s? |el )?|"
+    rf" ?(?:{_AND_CJK}) ?)(?={_M})"
+)
 _TEXT_AND_LETTER: Final = _re(rf"({_T})([\"'」]? ?[(\[] ?)(?:{_any(_NOUN)})? ?({_L})(?:{_NOUN_BEHIND})? ?[)\]]")
 _LETTER_AND_TEXT: Final = _re(
     rf"""
@@ -587,6 +593,7 @@ _GLOSS: Final = _re(
     """
 )
 _JOINED: Final = _re(rf"(?<={_M}){_JOIN}")
+_SERIES: Final = _re(rf"{_M}(?: ?; ?{_M}){{2,9}}|(?m:^)(?:[^\W\d]{{2,4}} )? ?{_M}(?: ?; ?{_M}){{1,9}}")
 _ALTERNATIVE: Final = _re(rf"(?<={_M})(?:,? (?:{_OR}) (?:l[ae] )?| ?(?:{_OR_CJK}) ?)({_M}{{1,9}})")
 _DENIES: Final = _re(
     rf"""
@@ -595,7 +602,7 @@ _DENIES: Final = _re(
     """
 )
 _ALONE: Final = re.compile(rf"[-•.,(\"' ]{{0,6}}({_M}{{1,12}})[).,;!。\"' -]{{0,6}}")
-_LABEL: Final = re.compile(rf"^(\W{{0,4}}{_M}{{1,12}}) ?\. ?(?=[^\n])", re.MULTILINE)
+_LABEL: Final = re.compile(rf"^(\W{{0,4}}{_M}{{1,12}}) ?\. ?(?=[^\n\ue000-\ue06f])", re.MULTILINE)
 
 
 class _Force(IntEnum):
@@ -824,9 +831,9 @@ def _with_letters(text: str, options: Mapping[str, str], language: str) -> str:
             label = found.start() == 0 or re.search(r"(?:[。;]|\n[-• ]{0,3})$", before)
             ends = labels_text or _LOWER_END.match(behind)
             put = (is_named or _LISTED_BEFORE.search(before)) and ends
-            follows = re.match("[はがをとのもやかで、。項选项肢]|また|およ|及び", behind)
+            follows = re.match(" ?(?:[はがをとのもやかで、。項选项肢]|また|およ|及び)", behind)
             cjk = follows and not re.search(rf"[{_WORD}]$", before)
-            labels = label and re.match(r"[).:]| ?[○〇◯×✕✗✘✓✔❌✅]", behind)
+            labels = label and re.match(r"[).:]| ?[○〇◯×✕✗✘✓✔❌✅]| ?[,、・/] ?[a-j]\b", behind)
             return _letter(letter.upper()) if enclosed or whole or put or labels or cjk else word
         if letter not in options and (not (is_named or enclosed) or re.search(r"\b[A-J][:.)=] ?$", before)):
             return word
@@ -853,7 +860,8 @@ def _grouped(text: str) -> str:
     text = _TEXT_AND_LETTER.sub(same, text)
     text = _OF_NOUN.sub(_sure, _NOUN_OF.sub(_sure, _QUOTED.sub(r"\1", text)))
     text = _LETTER_AND_TEXT.sub(same, text)
-    text = _JOINED.sub("", _GLOSS.sub(r"\1", text))
+    text = _SERIES.sub(lambda found: re.sub(" ?; ?", "", found.group()), _GLOSS.sub(r"\1", text))
+    text = _JOINED.sub("", text)
     text = _OF_NOUN.sub(_sure, _ALTERNATIVE.sub(rf"\1{_EITHER}", text))
     # A full stop behind a label ends no sentence.
     return _LABEL.sub(r"\1: ", _DENIES.sub(denied, text))
@@ -990,7 +998,8 @@ def _stated(view: _View) -> _Reading:
     taken_back = max((at for at, sentence in enumerate(view.sentences) if _RETRACTS.search(sentence)), default=-1)
 
     def states(claim: _Claim) -> bool:
-        concludes = (claim.concluding and not view.several) or 0 <= taken_back <= claim.at
+        adds = _ALSO.search(view.sentences[claim.at]) is not None
+        concludes = adds or (claim.concluding and not view.several) or 0 <= taken_back <= claim.at
         return not claim.hedged and (claim.force == _Force.ANSWER or (claim.force == _Force.RIGHT and concludes))
 
     stated = [claim for claim in view.claims if states(claim)]
@@ -998,7 +1007,8 @@ def _stated(view: _View) -> _Reading:
     starts = re.findall(rf"^[\W\d]{{0,4}}?({_L})", "\n".join(view.sentences), re.MULTILINE)
     if alone and not (len(starts) > 1 and ord(starts[-1]) == ord(starts[-2]) + 1):
         stated.append(_Claim(at=len(view.sentences) - 1, letters=_letters(alone[1]), force=_Force.ANSWER))
-    if not stated:
+    if all(claim.force == _Force.RIGHT and not claim.concluding and claim.at > taken_back for claim in stated):
+        # What is merely "also right" adds to an answer, but is none.
         return None
     last = stated[-1]
     rivals = [claim for claim in stated if claim.letters != last.letters]

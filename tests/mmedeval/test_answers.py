@@ -587,6 +587,7 @@ OUTPUTS = {
         ("BC", "bとcです。"),
         ("BD", "正答はBDです。"),
         ("AE", "aおよびeが正しい。"),
+        ("BC", "b, c が正しい。"),
     ],
     "Japanese yes or no": [
         ("A", "はい"),
@@ -682,6 +683,9 @@ OUTPUTS = {
             "pas un opioïde. C : l'ibuprofène est un AINS. D : la codéine est un opioïde faible. E : le tramadol",
         ),
         ("B", "Mon choix se porte sur B."),
+        ("E", "Parmi les choix proposés, c'est le tramadol (E) qui répond le mieux à la question."),
+        ("B", "Je pencherais pour la B."),
+        ("A", "Je vote pour A."),
     ],
     "French, several": [
         ("ACE", "Les bonnes réponses sont A, C et E"),
@@ -719,6 +723,7 @@ OUTPUTS = {
         ("ABCDE", "Toutes les propositions sont exactes."),
         ("AC", "A (vrai), B (faux), C (vrai), D (faux), E (faux)"),
         ("ACE", "Réponses : A - C - E"),
+        ("ACE", "A vrai, B faux, C vrai, D faux, E vrai"),
     ],
     "French yes or no": [
         ("A", "Oui, le paracétamol est hépatotoxique à forte dose."),
@@ -814,6 +819,7 @@ OUTPUTS = {
             "(перикардит) объясняет все симптомы. Вариант D (расслоение аорты) исключён.",
         ),
         ("C", "Правильный вариант ответа — C."),
+        ("A", "Думаю, правильный ответ A, хотя B тоже возможен."),
     ],
     "Russian, several": [
         ("AC", "Правильные ответы: A и C."),
@@ -990,6 +996,7 @@ OUTPUTS = {
         ("AB", "Tanto A como B son correctas."),
         ("AC", "A: V, B: F, C: V, D: F, E: F"),
         ("ACE", "La respuesta correcta incluye A, C y E."),
+        ("ABD", "Las correctas son A, B y D; C y E son falsas."),
     ],
     "Spanish yes or no": [
         ("A", "Sí, está indicado."),
