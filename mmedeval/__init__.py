@@ -19,19 +19,17 @@ if TYPE_CHECKING:
         UsageError,
     )
     from mmedeval.hookspecs import hookimpl
+    from mmedeval.specs import BackendSpec, MetricSpec, ProtocolName, TaskOptions, TaskSpec
     from mmedeval.types import (
         Aggregate,
         Answer,
-        BackendSpec,
         Failure,
         GenerateRequest,
         Generation,
         LoglikelihoodRequest,
         Loglikelihoods,
         Message,
-        MetricSpec,
         Prompt,
-        ProtocolName,
         RunPlan,
         RunRecord,
         Sample,
@@ -40,8 +38,6 @@ if TYPE_CHECKING:
         Shot,
         Split,
         Task,
-        TaskOptions,
-        TaskSpec,
         Usage,
         digest,
     )
@@ -90,7 +86,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """A public name is imported when it is used: `mmedeval --help` needs none of them."""
     if name in __all__:
-        for home in ("errors", "hookspecs", "types", "backend"):
+        for home in ("errors", "hookspecs", "specs", "types", "backend"):
             module = importlib.import_module(f"mmedeval.{home}")
             if hasattr(module, name):
                 return getattr(module, name)

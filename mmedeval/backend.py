@@ -7,15 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from mmedeval.errors import ModelError
-from mmedeval.types import (
-    Capability,
-    Failure,
-    GenerateRequest,
-    Generation,
-    LoglikelihoodRequest,
-    Loglikelihoods,
-    Sample,
-)
+from mmedeval.types import Capability, Failure, GenerateRequest, Generation, LoglikelihoodRequest, Loglikelihoods, Sample
 
 
 class Backend:

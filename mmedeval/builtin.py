@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from mmedeval.hookspecs import hookimpl
-from mmedeval.types import Answer, BackendSpec, MetricFunction, MetricSpec
+from mmedeval.specs import BackendSpec, MetricSpec
 
 if TYPE_CHECKING:
     from mmedeval.backend import Backend
-    from mmedeval.types import Generation, Prompt, ProtocolName, Sample, SampleResult, Task
+    from mmedeval.specs import ProtocolName
+    from mmedeval.types import Answer, Generation, MetricFunction, Prompt, Sample, SampleResult, Task
 
 
 def _load_baseline(name: str, arguments: Mapping[str, str]) -> Backend:
@@ -78,6 +79,7 @@ def mmedeval_render_prompt(task: Task, sample: Sample, shots: Sequence[Sample], 
 @hookimpl(trylast=True)
 def mmedeval_parse_answer(task: Task, sample: Sample, generation: Generation, protocol: ProtocolName) -> Answer:
     from mmedeval.answers import read_answer, read_paper_answer
+    from mmedeval.types import Answer
 
     several = task.max_answers > 1
     if protocol in ("paper", "paper-direct"):

@@ -6,12 +6,14 @@ import fnmatch
 import importlib.util
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from mmedeval.backend import Backend
 from mmedeval.errors import MissingPackageError, PluginError, UnknownNameError, UsageError
 from mmedeval.host import Host
-from mmedeval.types import LANGUAGES, BackendSpec, MetricSpec, ProtocolName, TaskSpec
+from mmedeval.specs import LANGUAGES, BackendSpec, MetricSpec, ProtocolName, TaskSpec
+
+if TYPE_CHECKING:
+    from mmedeval.backend import Backend
 
 
 class Spec(Protocol):

@@ -15,9 +15,10 @@ from rich.text import Text
 
 from mmedeval.aggregate import AVERAGE
 from mmedeval.hookspecs import hookimpl
+from mmedeval.specs import LANGUAGES
 from mmedeval.store import read_process
 from mmedeval.text import printable
-from mmedeval.types import LANGUAGES, Aggregate, RunPlan, RunRecord, SampleResult, join_letters
+from mmedeval.types import Aggregate, RunPlan, RunRecord, SampleResult, join_letters
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

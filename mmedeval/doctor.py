@@ -11,7 +11,7 @@ from mmedeval import __version__
 from mmedeval.catalog import Catalog, missing_packages
 from mmedeval.environment import PACKAGES, package_version
 from mmedeval.errors import MissingPackageError, MmedevalError
-from mmedeval.types import TaskOptions
+from mmedeval.specs import TaskOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,20 +8,8 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from mmedeval.types import (
-        Answer,
-        BackendSpec,
-        Generation,
-        MetricSpec,
-        Prompt,
-        ProtocolName,
-        RunPlan,
-        RunRecord,
-        Sample,
-        SampleResult,
-        Task,
-        TaskSpec,
-    )
+    from mmedeval.specs import BackendSpec, MetricSpec, ProtocolName, TaskSpec
+    from mmedeval.types import Answer, Generation, Prompt, RunPlan, RunRecord, Sample, SampleResult, Task
 
 hookspec = pluggy.HookspecMarker("mmedeval")
 hookimpl = pluggy.HookimplMarker("mmedeval")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import Distribution, EntryPoint, distributions
+from pathlib import Path
+from typing import NamedTuple
 
 import pluggy
 
@@ -24,6 +27,22 @@ class PluginInfo:
     distribution: str
     version: str
     error: str | None = None
+
+
+class Entry(NamedTuple):
+    """An installed entry point."""
+
+    name: str
+    target: str
+    distribution: str
+    version: str
+
+    def load(self) -> object:
+        module, _, attributes = self.target.partition(":")
+        loaded: object = importlib.import_module(module)
+        for attribute in filter(None, attributes.split(".")):
+            loaded = getattr(loaded, attribute)
+        return loaded
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,28 +68,51 @@ def make_host(*, block: Sequence[str] | None = None, extra: Sequence[object] = (
     manager = pluggy.PluginManager(GROUP)
     manager.add_hookspecs(hookspecs)
     manager.register(builtin, name="core")
-    infos: list[PluginInfo] = []
-    for entry, dist in _entry_points():
-        if entry.name in block:
-            continue
-        infos.append(_load(manager, entry, dist))
+    infos = [_load(manager, entry) for entry in installed_entries() if entry.name not in block]
     for plugin in extra:
         _register(manager, plugin, None, f"the plugin {plugin!r}", "mend it")
     return Host(manager=manager, plugins=tuple(infos))
 
 
-def _entry_points() -> list[tuple[EntryPoint, Distribution]]:
-    """Entry points of our group, each distribution once (the first on the path wins, as for imports)."""
-    found: dict[str, list[tuple[EntryPoint, Distribution]]] = {}
-    for dist in distributions():
-        entries = [entry for entry in dist.entry_points if entry.group == GROUP]
-        if entries:
-            found.setdefault(dist.name.lower().replace("_", "-"), [(entry, dist) for entry in entries])
-    return sorted((pair for pairs in found.values() for pair in pairs), key=lambda pair: pair[0].name)
+def installed_entries() -> list[Entry]:
+    """Entry points of our group, each distribution once (the first on the path wins, as for imports).
+
+    Read straight from the files of the packaging standard: `importlib.metadata` imports an e-mail parser for it, which alone
+    takes a third of the time in which `mmedeval list` answers.
+    """
+    found: dict[str, list[Entry]] = {}
+    for folder in map(Path, dict.fromkeys(sys.path)):
+        try:
+            names = sorted(name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-info")))
+        except OSError:  # zip files and folders that are not there: nothing of ours is in them
+            continue
+        for name in names:
+            try:
+                text = (folder / name / "entry_points.txt").read_text(encoding="utf-8")
+            except OSError:  # most distributions have none
+                continue
+            distribution, _, version = name.rpartition(".")[0].partition("-")
+            distribution = distribution.replace("_", "-").lower()
+            entries = [Entry(key, target, distribution, version or "unknown") for key, target in _group(text)]
+            if entries:
+                found.setdefault(distribution, entries)
+    return sorted((entry for entries in found.values() for entry in entries), key=lambda entry: entry.name)
 
 
-def _load(manager: pluggy.PluginManager, entry: EntryPoint, dist: Distribution) -> PluginInfo:
-    where = f"plugin {entry.name!r} ({dist.name} {dist.version})"
+def _group(text: str) -> Iterator[tuple[str, str]]:
+    """The `name = module:attribute` lines of our section of an entry_points.txt."""
+    inside = False
+    for line in map(str.strip, text.splitlines()):
+        if line.startswith("["):
+            inside = line == f"[{GROUP}]"
+        elif inside and "=" in line and not line.startswith(("#", ";")):
+            name, _, target = line.partition("=")
+            # Extras behind the target, `module:attribute [extra]`, are of no use once all is installed.
+            yield name.strip(), target.partition("[")[0].strip()
+
+
+def _load(manager: pluggy.PluginManager, entry: Entry) -> PluginInfo:
+    where = f"plugin {entry.name!r} ({entry.distribution} {entry.version})"
     way_out = f"to go on without it, set {BLOCK_VARIABLE}={entry.name}"
     if manager.has_plugin(entry.name):
         raise PluginError(f"{where} has the name of a plugin that is there already; {way_out}, or uninstall one of them")
@@ -78,9 +120,9 @@ def _load(manager: pluggy.PluginManager, entry: EntryPoint, dist: Distribution) 
         plugin = entry.load()
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a stranger's module must not take the host down
         reason = f"{where} failed to import: {type(error).__name__}: {error}; {way_out}"
-        return PluginInfo(name=entry.name, distribution=dist.name, version=dist.version, error=reason)
+        return PluginInfo(name=entry.name, distribution=entry.distribution, version=entry.version, error=reason)
     _register(manager, plugin, entry.name, where, way_out)
-    return PluginInfo(name=entry.name, distribution=dist.name, version=dist.version)
+    return PluginInfo(name=entry.name, distribution=entry.distribution, version=entry.version)
 
 
 def _register(manager: pluggy.PluginManager, plugin: object, name: str | None, where: str, way_out: str) -> None:

@@ -8,27 +8,9 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mmedeval.types import (
-    LANGUAGES,
-    GenerateRequest,
-    Letters,
-    LoglikelihoodRequest,
-    Prompt,
-    ProtocolName,
-    Sample,
-    Sampling,
-    Shot,
-    Task,
-    join_letters,
-)
+from mmedeval.specs import LANGUAGES, ProtocolName
+from mmedeval.types import GenerateRequest, Letters, LoglikelihoodRequest, Prompt, Sample, Sampling, Shot, Task, join_letters
 
-PROTOCOLS: Mapping[ProtocolName, str] = {
-    "letter": "loglikelihood of the option letters (or sets of letters) after the options are listed",
-    "cloze": "loglikelihood of each option's full text after the question alone",
-    "chat": "reasoning and a final answer through the model's chat template, read out of free text",
-    "paper": "the paper's prompt with rationale, byte for byte, greedy",
-    "paper-direct": "the paper's prompt without rationale, byte for byte, greedy",
-}
 LOGLIKELIHOOD_PROTOCOLS: frozenset[ProtocolName] = frozenset({"letter", "cloze"})
 PAPER_MAX_TOKENS = 1000
 CHAT_MAX_TOKENS = 1024

@@ -27,6 +27,7 @@ from mmedeval.prompts import (
     make_request,
     plain_chat,
 )
+from mmedeval.specs import MetricSpec, ProtocolName, TaskOptions, TaskSpec
 from mmedeval.store import FORMAT, RunFolder, read_record, read_samples, record_from_json, rewrite
 from mmedeval.types import (
     Answer,
@@ -35,9 +36,7 @@ from mmedeval.types import (
     Generation,
     LoglikelihoodRequest,
     Loglikelihoods,
-    MetricSpec,
     Prompt,
-    ProtocolName,
     Request,
     Response,
     RunPlan,
@@ -49,8 +48,6 @@ from mmedeval.types import (
     Split,
     Status,
     Task,
-    TaskOptions,
-    TaskSpec,
     digest,
     join_letters,
 )

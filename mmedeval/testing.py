@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from mmedeval.backend import Backend
+from mmedeval.specs import BackendSpec, TaskSpec
 from mmedeval.types import (
-    BackendSpec,
     Capability,
     Failure,
     GenerateRequest,
@@ -20,7 +20,6 @@ from mmedeval.types import (
     Sampling,
     Shot,
     Split,
-    TaskSpec,
     digest,
 )
 

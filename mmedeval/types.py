@@ -10,24 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
-    from mmedeval.backend import Backend
+    from mmedeval.specs import ProtocolName
 
 Split = Literal["train", "test"]
 Capability = Literal["loglikelihood", "generate", "chat"]
-ProtocolName = Literal["letter", "cloze", "chat", "paper", "paper-direct"]
 Status = Literal["ok", "unread", "failed", "unscored"]
 FailureKind = Literal["too_long", "out_of_memory", "refused", "backend"]
 FinishReason = Literal["stop", "length"]
 Letters = frozenset[str]
-
-LANGUAGES: Mapping[str, str] = {
-    "en": "English",
-    "zh": "Chinese",
-    "ja": "Japanese",
-    "fr": "French",
-    "ru": "Russian",
-    "es": "Spanish",
-}
 
 
 def join_letters(letters: Iterable[str]) -> str:
@@ -90,62 +80,6 @@ class Task(Protocol):
 
     def samples(self, split: Split) -> Sequence[Sample]:
         """The samples of a split, in file order. Raises `DataError`, naming file and line, for bad data."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskOptions:
-    """What a user may say about where a task's data come from."""
-
-    data_dir: Path | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TaskSpec:
-    """A task on offer. `load` is called only when the task is used and may do I/O."""
-
-    name: str
-    summary: str
-    language: str
-    load: Callable[[TaskOptions], Task]
-    groups: tuple[str, ...] = ()
-    requires: tuple[str, ...] = ()
-    extra: str | None = None
-    locate: Callable[[TaskOptions], str] | None = None
-    """Says in one line where the data would be read from, for `mmedeval doctor`; may raise `DataError`."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class BackendSpec:
-    """A backend on offer, addressed as `name:MODEL`. `load` gets the text after the colon and the `--model-arg` pairs.
-
-    `load` must be cheap: weights are read at the first request, so that a finished run can be shown without them.
-    `arguments` maps each accepted `--model-arg` to one line of help.
-    """
-
-    name: str
-    summary: str
-    load: Callable[[str, Mapping[str, str]], Backend]
-    requires: tuple[str, ...] = ()
-    extra: str | None = None
-    arguments: Mapping[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MetricSpec:
-    """A metric on offer. `load` returns a function that scores many items at once.
-
-    `default` metrics are computed in every run to whose protocol they apply; `protocols` limits a metric to some (empty: all).
-    `scale` is the value of a perfect item (1 for accuracies, shown as per cent; 100 for metrics that are on that scale).
-    """
-
-    name: str
-    summary: str
-    load: Callable[[], MetricFunction]
-    default: bool = False
-    protocols: tuple[ProtocolName, ...] = ()
-    scale: float = 1.0
-    requires: tuple[str, ...] = ()
-    extra: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -117,14 +117,14 @@ class Some:
     assert {"mmedeval_hf", "mmedeval_mmedbench"} <= {package.name for package in OUTSIDERS}
 
 
-@pytest.mark.parametrize("name", ["types", "errors", "hookspecs"])
+@pytest.mark.parametrize("name", ["types", "specs", "errors", "hookspecs"])
 def test_the_ground_floor_imports_nothing_of_ours(name: str) -> None:
     ours = [each for each in imports_of(CORE / f"{name}.py") if each.package == "mmedeval" and not each.only_for_types]
     assert ours == []
 
 
-def test_types_and_errors_import_the_standard_library_alone() -> None:
-    for name in ("types", "errors"):
+def test_types_specs_and_errors_import_the_standard_library_alone() -> None:
+    for name in ("types", "specs", "errors"):
         packages = {each.package for each in imports_of(CORE / f"{name}.py") if not each.only_for_types}
         assert packages <= sys.stdlib_module_names
 
@@ -227,7 +227,8 @@ def test_every_name_in_the_signature_of_a_hook_or_a_backend_is_public() -> None:
                 named |= {part.id for part in parts if isinstance(part, ast.Name)}
     ours = {
         target.id if isinstance(target, ast.Name) else target.name
-        for node in ast.parse((CORE / "types.py").read_text(encoding="utf-8")).body
+        for file in ("types.py", "specs.py")
+        for node in ast.parse((CORE / file).read_text(encoding="utf-8")).body
         for target in ([node] if isinstance(node, ast.ClassDef) else node.targets if isinstance(node, ast.Assign) else [])
         if isinstance(target, ast.Name | ast.ClassDef)
     }

@@ -15,7 +15,7 @@ def command(kind: str | None) -> None:
     """What is on offer: tasks, backends, metrics, protocols, plugins; all of it without KIND."""
     from mmedeval.catalog import Catalog, missing_packages
     from mmedeval.host import make_host
-    from mmedeval.prompts import PROTOCOLS
+    from mmedeval.specs import PROTOCOLS
     from mmedeval.text import printable
 
     host = make_host()

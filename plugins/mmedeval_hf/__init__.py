@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING
 
-from mmedeval import Backend, BackendSpec, hookimpl
+from mmedeval import BackendSpec, hookimpl
+
+if TYPE_CHECKING:
+    from mmedeval import Backend
 
 ARGUMENTS: Mapping[str, str] = {
     "dtype": "auto (the checkpoint's), float32, bfloat16 or float16",

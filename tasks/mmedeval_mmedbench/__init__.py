@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
+from typing import TYPE_CHECKING
 
-from mmedeval import Task, TaskOptions, TaskSpec, hookimpl
+from mmedeval import TaskOptions, TaskSpec, hookimpl
+
+if TYPE_CHECKING:
+    from mmedeval import Task
 
 LANGUAGES = {"en": "English", "zh": "Chinese", "ja": "Japanese", "fr": "French", "ru": "Russian", "es": "Spanish"}
 

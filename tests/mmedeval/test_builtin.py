@@ -27,9 +27,10 @@ from mmedeval.builtin import accuracy, accuracy_strict, mmedeval_metrics
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
 from mmedeval.runner import run
+from mmedeval.specs import ProtocolName
 from mmedeval.store import read_samples
 from mmedeval.testing import ScriptedBackend, StaticTask, make_sample
-from mmedeval.types import ProtocolName, Status
+from mmedeval.types import Status
 
 
 def result(right: str, given: str | None, status: Status = "ok") -> SampleResult:

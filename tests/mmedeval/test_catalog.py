@@ -19,8 +19,8 @@ from mmedeval import (
 )
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
+from mmedeval.specs import LANGUAGES
 from mmedeval.testing import ScriptedBackend, StaticTask, make_sample, prefer
-from mmedeval.types import LANGUAGES
 
 PAPER_ORDER = [*LANGUAGES]
 MISSING = "no_such_package_anywhere"

@@ -19,6 +19,7 @@ from mmedeval.doctor import Finding
 from mmedeval.hookspecs import hookimpl
 from mmedeval.host import make_host
 from mmedeval.runner import run
+from mmedeval.specs import MetricSpec
 from mmedeval.store import read_samples
 from mmedeval.testing import ScriptedBackend, StaticTask, make_sample
 from mmedeval.text import printable
@@ -28,7 +29,6 @@ from mmedeval.types import (
     Generation,
     LoglikelihoodRequest,
     Loglikelihoods,
-    MetricSpec,
     RunPlan,
     RunRecord,
     SampleResult,

@@ -71,7 +71,7 @@ def test_a_plugin_that_fails_to_import_is_named_and_everything_else_goes_on(tmp_
     assert (help_text.returncode, help_text.stderr) == (0, "")
     listed = mmedeval(tmp_path, "list", "plugins")
     assert listed.returncode == 0, listed.stderr
-    assert f"plugin 'broken' (fake-fake_broken 2.7) failed to import: {error}" in words(listed.stdout)
+    assert f"plugin 'broken' (fake-fake-broken 2.7) failed to import: {error}" in words(listed.stdout)
     assert "set MMEDEVAL_BLOCK=broken" in words(listed.stdout)
     assert "sound_quiz" in mmedeval(tmp_path, "list", "tasks").stdout
     run = mmedeval(tmp_path, *BASELINE)
@@ -87,14 +87,14 @@ def test_an_unknown_name_may_be_that_of_a_plugin_that_failed_and_the_error_says_
     assert run.returncode == 2
     (line,) = run.stderr.splitlines()
     assert line.startswith("error: unknown backend 'broken'; ")
-    assert "plugin 'broken' (fake-fake_broken 1.0) failed to import: ImportError: no driver" in line
+    assert "plugin 'broken' (fake-fake-broken 1.0) failed to import: ImportError: no driver" in line
 
 
 def test_an_entry_point_to_something_that_is_not_there_is_a_failed_import(tmp_path: Path) -> None:
     install(tmp_path / "site", "nowhere", GOOD, target="fake_nowhere:plugin")
     listed = mmedeval(tmp_path, "list", "plugins")
     assert listed.returncode == 0
-    assert "plugin 'nowhere' (fake-fake_nowhere 1.0) failed to import: AttributeError: " in words(listed.stdout)
+    assert "plugin 'nowhere' (fake-fake-nowhere 1.0) failed to import: AttributeError: " in words(listed.stdout)
 
 
 @pytest.mark.parametrize(
@@ -102,11 +102,11 @@ def test_an_entry_point_to_something_that_is_not_there_is_a_failed_import(tmp_pa
     [
         (
             "import mmedeval\n@mmedeval.hookimpl\ndef mmedeval_scores(): ...",
-            "plugin 'wrong' (fake-fake_wrong 1.0) implements the hook 'mmedeval_scores', which does not exist; ",
+            "plugin 'wrong' (fake-fake-wrong 1.0) implements the hook 'mmedeval_scores', which does not exist; ",
         ),
         (
             "import mmedeval\n@mmedeval.hookimpl\ndef mmedeval_tasks(options): ...",
-            "plugin 'wrong' (fake-fake_wrong 1.0) does not fit its hooks: ",
+            "plugin 'wrong' (fake-fake-wrong 1.0) does not fit its hooks: ",
         ),
     ],
     ids=["unknown hook", "unknown argument"],
@@ -128,12 +128,12 @@ def test_an_object_can_be_a_plugin_and_its_unknown_hook_is_found_too(tmp_path: P
         "import mmedeval\nclass Plugin:\n    @mmedeval.hookimpl\n    def {hook}(self):\n        return []\nplugin = Plugin()\n"
     )
     install(tmp_path / "site", "object", source.format(hook="mmedeval_tasks"), target="fake_object:plugin")
-    assert "fake-fake_object 1.0" in mmedeval(tmp_path, "list", "plugins").stdout
+    assert "fake-fake-object 1.0" in mmedeval(tmp_path, "list", "plugins").stdout
     install(tmp_path / "second", "wrong", source.format(hook="mmedeval_quiz"), target="fake_wrong:plugin")
     listed = mmedeval(tmp_path, "list")
     assert listed.returncode == 2
     (line,) = listed.stderr.splitlines()
-    assert "plugin 'wrong' (fake-fake_wrong 1.0)" in line
+    assert "plugin 'wrong' (fake-fake-wrong 1.0)" in line
     assert "mmedeval_quiz" in line
     assert "MMEDEVAL_BLOCK=wrong" in line
 
@@ -156,7 +156,7 @@ def test_a_distribution_that_is_on_the_path_twice_is_one_plugin(tmp_path: Path) 
     install(tmp_path / "second", "sound", GOOD, version="0.9")
     listed = mmedeval(tmp_path, "list", "plugins")
     assert listed.returncode == 0, listed.stderr
-    assert "fake-fake_sound 1.0" in listed.stdout
+    assert "fake-fake-sound 1.0" in listed.stdout
     assert "0.9" not in listed.stdout
 
 

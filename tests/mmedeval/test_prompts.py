@@ -24,10 +24,10 @@ from mmedeval import (
 )
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
-from mmedeval.prompts import PROTOCOLS, ShotPool, answer_sets, chance, make_request, plain_chat, render_prompt
+from mmedeval.prompts import ShotPool, answer_sets, chance, make_request, plain_chat, render_prompt
 from mmedeval.runner import Prepared, prepare
+from mmedeval.specs import LANGUAGES, PROTOCOLS, ProtocolName
 from mmedeval.testing import ScriptedBackend, StaticTask, make_sample, prefer
-from mmedeval.types import LANGUAGES, ProtocolName
 
 REFERENCE = Path(__file__).parents[2].parent / "shared" / "reference" / "paper_prompts.json"
 REFERENCE_PARTS = {"paper": "with_rationale", "paper-direct": "without_rationale"}

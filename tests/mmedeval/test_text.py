@@ -7,8 +7,8 @@ import unicodedata
 
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
+from mmedeval.specs import TaskOptions
 from mmedeval.text import printable
-from mmedeval.types import TaskOptions
 
 # What terminals act upon, from the standards and not from the code: ECMA-48 controls, UAX 9 overrides and marks, line separators,
 # byte order mark, tag characters, soft hyphen, surrogates, private use.

@@ -30,9 +30,9 @@ from mmedeval import (
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
 from mmedeval.runner import prepare, run
+from mmedeval.specs import ProtocolName
 from mmedeval.store import read_samples
 from mmedeval.testing import StaticTask, check_backend, make_sample
-from mmedeval.types import ProtocolName
 from mmedeval_hf import ARGUMENTS
 from mmedeval_hf.backend import HFBackend
 from mmedeval_hf.options import Options
