@@ -210,7 +210,7 @@ def test_a_plugin_that_breaks_at_import_is_named_beside_the_name_that_it_may_hav
     monkeypatch.syspath_prepend(tmp_path / "site")
     sentence = refused("run", "-q", "--model", "vendor:x", "--tasks", "mmedbench_mini")
     assert "unknown backend 'vendor'" in sentence
-    assert "'mmedeval_broken' (mmedeval_broken 1.0) failed to import" in sentence
+    assert "'mmedeval_broken' (mmedeval-broken 1.0) failed to import" in sentence
     assert "MMEDEVAL_BLOCK=mmedeval_broken" in sentence
     assert "mmedbench_mini_en" in done("list", "tasks")
     assert "no_such_library_at_all" in done("list", "plugins")
