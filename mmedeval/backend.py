@@ -7,7 +7,17 @@ from types import TracebackType
 from typing import Any, Self
 
 from mmedeval.errors import ModelError
-from mmedeval.types import Capability, Failure, GenerateRequest, Generation, LoglikelihoodRequest, Loglikelihoods, Sample
+from mmedeval.types import (
+    Capability,
+    Failure,
+    GenerateRequest,
+    Generation,
+    LoglikelihoodRequest,
+    Loglikelihoods,
+    Request,
+    Response,
+    Sample,
+)
 
 
 class Backend:
@@ -49,6 +59,13 @@ class Backend:
 
     def loglikelihood(self, requests: Sequence[LoglikelihoodRequest]) -> Iterator[Loglikelihoods | Failure]:
         raise ModelError(f"{type(self).__name__} cannot compute loglikelihoods")
+
+    def alone(self, requests: Sequence[Request]) -> Iterator[Response]:
+        """Answers requests once more, each computed by itself, to see whether the company of others changes an answer.
+
+        For backends that compute requests together; by default there is nothing to see.
+        """
+        return iter(())
 
     def close(self) -> None:
         """Gives back what the backend holds. Called once, also after an error."""

@@ -14,9 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from mmedeval.aggregate import AVERAGE
+from mmedeval.determinism import sentence
 from mmedeval.hookspecs import hookimpl
 from mmedeval.specs import LANGUAGES
-from mmedeval.store import read_process
 from mmedeval.text import printable
 from mmedeval.types import Aggregate, RunPlan, RunRecord, SampleResult, join_letters
 
@@ -56,7 +56,9 @@ def print_record(record: RunRecord, folder: Path, console: Console | None = None
             console.print(_metric_table(other))
     for line in _notes(record):
         console.print(Text(printable(line)))
-    if read_process(folder).get("torn_lines"):
+    if data["determinism"]:
+        console.print(Text(printable(sentence(data["determinism"])), style="dim"))
+    if data["process"].get("torn_lines"):
         console.print(Text("the last stored answer had been torn by a kill; it was asked again", style="dim"))
     for warning in data["warnings"]:
         console.print(Text(f"warning: {printable(warning)}", style="yellow"))

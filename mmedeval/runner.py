@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any, assert_never
 
@@ -16,6 +17,7 @@ from mmedeval import __version__
 from mmedeval.aggregate import TaskScores, aggregate_all, cross_lingual_consistency, figures_as_json
 from mmedeval.backend import Backend
 from mmedeval.catalog import Catalog
+from mmedeval.determinism import checked, compare
 from mmedeval.environment import environment
 from mmedeval.errors import PluginError, StoreError, UsageError
 from mmedeval.prompts import (
@@ -77,7 +79,7 @@ class PreparedTask:
         return self.spec.groups[0] if self.spec.groups else None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Prepared:
     """Everything that is known before the model is asked."""
 
@@ -93,6 +95,15 @@ class Prepared:
     @property
     def fingerprint(self) -> str:
         return digest(self.identity)
+
+    @cached_property
+    def context(self) -> Mapping[str, tuple[PreparedTask, Sample, Request]]:
+        """What each request is about, by its id."""
+        return {
+            request.id: (task, sample, request)
+            for task in self.tasks
+            for sample, request in zip(task.samples, task.requests, strict=True)
+        }
 
 
 def run(plan: RunPlan, catalog: Catalog, out: Path | None = None) -> tuple[RunRecord, Path]:
@@ -273,11 +284,7 @@ def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, fold
     done = {key for key, result in folder.stored.items() if result.status != "failed"}
     todo = [request for task in prepared.tasks for request in task.requests if _key(request.id) not in done]
     hook.mmedeval_run_started(plan=plan, total=len(todo))
-    context = {
-        request.id: (task, sample, request)
-        for task in prepared.tasks
-        for sample, request in zip(task.samples, task.requests, strict=True)
-    }
+    context = prepared.context
     total = len(context)
     asked = {request.id for request in todo}
     answered: set[str] = set()
@@ -299,10 +306,24 @@ def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, fold
     if len(answered) < len(todo):
         missing = next(request.id for request in todo if request.id not in answered)
         raise PluginError(f"{plan.model} gave no answer to {len(todo) - len(answered)} requests, the first is {missing!r}")
-    record, results = _score(prepared, catalog, folder, backend.describe(), started)
-    folder.finish(record.data, results, {**backend.runtime().get("process", {}), **resumed})
+    determinism = _check_determinism(prepared, catalog, backend, folder)
+    seen = {"determinism": determinism, "process": {**backend.runtime().get("process", {}), **resumed}}
+    record, results = _score(prepared, catalog, folder, backend.describe(), started, seen)
+    folder.finish(record.data, results)
     hook.mmedeval_run_finished(plan=plan, record=record)
     return record
+
+
+def _check_determinism(prepared: Prepared, catalog: Catalog, backend: Backend, folder: RunFolder) -> dict[str, Any] | None:
+    """What asking a few items again, each alone, changed; `None` where the backend computes nothing together."""
+    context = prepared.context
+    stored = checked([folder.stored[_key(name)] for name in context])
+    alone = {}
+    for response in backend.alone([context["/".join(result.key)][2] for result in stored]):
+        task, sample, request = context[response.request_id]
+        parse = catalog.host.hook.mmedeval_parse_answer
+        alone[_key(request.id)] = interpret(response, request, task.task, sample, prepared.protocol, parse)
+    return compare(stored, alone) if alone else None
 
 
 def _runtime(backend: Backend, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -409,6 +430,7 @@ def _score(
     folder: RunFolder,
     model: Mapping[str, Any],
     started: datetime,
+    seen: Mapping[str, Any],
 ) -> tuple[RunRecord, list[SampleResult]]:
     plan = prepared.plan
     # Read once more: an answer that was stored before a stop may have been read by an older reader.
@@ -458,6 +480,7 @@ def _score(
             for task in prepared.tasks
         },
         "environment": environment(),
+        **seen,
     }
     record = {**head, **summarise(tasks, prepared.metrics, warnings)}
     return record_from_json(record), results

@@ -17,8 +17,10 @@ from mmedeval.types import Aggregate, RunRecord, Sample, SampleResult, Usage, jo
 
 FORMAT = 1
 PLAN, SAMPLES, RUNTIME, RECORD = "plan.json", "samples.jsonl", "runtime.json", "record.json"
-RECORD_KEYS = ("plan", "protocol", "model", "tasks", "results", "counts", "usage", "consistency", "warnings")
-PROCESS, LOCK = "process.json", ".lock"
+RECORD_KEYS = (
+    "plan", "protocol", "model", "tasks", "results", "counts", "usage", "consistency", "warnings", "determinism", "process",
+)  # fmt: skip
+LOCK = ".lock"
 
 
 class RunFolder:
@@ -91,15 +93,10 @@ class RunFolder:
         file = self.path / RUNTIME
         return _read_json(file) if file.exists() else {}
 
-    def finish(self, record: Mapping[str, Any], results: Sequence[SampleResult], process: Mapping[str, Any]) -> None:
-        """Replaces the samples by the same in the plan's order with their scores, and writes the record, each in one step.
-
-        `process` tells how the process that ended the run went; it is kept beside the record, which a resumed run shares with an
-        undisturbed one.
-        """
+    def finish(self, record: Mapping[str, Any], results: Sequence[SampleResult]) -> None:
+        """Replaces the samples by the same in the plan's order with their scores, and writes the record, each in one step."""
         with _told(self.path, kept=len(self.stored)):
             self._samples.close()
-            _write_atomic(self.path / PROCESS, json.dumps(process, ensure_ascii=False, indent=2) + "\n")
             _write_results(self.path, record, results)
 
     def close(self) -> None:
@@ -135,12 +132,6 @@ def read_record(path: Path) -> dict[str, Any]:
     if (path / PLAN).exists():
         raise StoreError(f"the run in {path} is not finished; the same mmedeval run command goes on where it stopped")
     raise StoreError(f"{path} is no run folder: it holds no {PLAN}; name the folder that mmedeval run printed")
-
-
-def read_process(path: Path) -> dict[str, Any]:
-    """How the process that ended the run went; empty where that was not noted."""
-    file = path / PROCESS
-    return _read_json(file) if file.exists() else {}
 
 
 def read_samples(path: Path) -> tuple[SampleResult, ...]:

@@ -18,6 +18,8 @@ from mmedeval import (
     LoglikelihoodRequest,
     Loglikelihoods,
     ModelError,
+    Request,
+    Response,
     Usage,
     UsageError,
     digest,
@@ -26,8 +28,10 @@ from mmedeval_hf.compute import Compute, Item
 from mmedeval_hf.files import ModelFolder, find_model
 from mmedeval_hf.loading import load_model, load_tokenizer
 from mmedeval_hf.options import Options
-from mmedeval_hf.scoring import Way, choose_scorer
+from mmedeval_hf.scoring import choose_scorer
 from mmedeval_hf.tokens import Encoder
+from mmedeval_hf.tree import distinct_tokens
+from mmedeval_hf.verify import Way
 from mmedeval_hf.writing import Writer, Writing
 
 
@@ -40,6 +44,7 @@ class HFBackend(Backend):
         self.options = Options.parse(arguments)
         self.name = name
         self._way: Way | None = None
+        self._distinct = 0
 
     # --- what the model is, known without loading it ---
 
@@ -146,12 +151,15 @@ class HFBackend(Backend):
             "dtype": str(self.model.dtype).removeprefix("torch."),
             "parameters": sum(parameter.numel() for parameter in self.model.parameters()),
             "max_length": self.max_length,
-            "scoring": None if self._way is None else self._way.way,
+            "way": None if self._way is None else self._way.way,
             **({"warnings": self.compute.warnings} if self.compute.warnings else {}),
             "process": {
+                **({} if self._way is None else self._way.describe()),
                 "batch_tokens": self.compute.tokens_at_once,
                 "out_of_memory_halvings": self.compute.halvings,
-                "scoring": None if self._way is None else self._way.describe(self.compute.tokens),
+                "distinct_tokens": self._distinct,
+                "computed_tokens": self.compute.tokens,
+                "computed_per_distinct": round(self.compute.tokens / self._distinct, 4) if self._distinct else None,
             },
         }
 
@@ -171,7 +179,9 @@ class HFBackend(Backend):
             else:
                 items.append(fitted[0])
                 asked.append((request, fitted[1]))
-        self._way, scorer = choose_scorer(self.compute, items, sharing=self.options.prefix_sharing)
+        with self.compute.uncounted():
+            self._way, scorer = choose_scorer(self.compute, items, sharing=self.options.prefix_sharing)
+        self._distinct += distinct_tokens(items)
         for scored in scorer.score(items):
             request, usage = asked[scored.index]
             usage = replace(usage, seconds=scored.seconds)
@@ -215,7 +225,25 @@ class HFBackend(Backend):
                 yield writing
             else:
                 pending.append(writing)
-        yield from Writer(self.compute, self.tokenizer).write(pending)
+        sharing = self.options.prefix_sharing and self.options.attn_implementation is None
+        writer = Writer(self.compute, self.tokenizer)
+        with self.compute.uncounted():
+            self._way = writer.choose(pending, sharing=sharing)
+        self._distinct += distinct_tokens([Item(writing.ids, []) for writing in pending])
+        for response in writer.write(pending):
+            # The last token of a text is only predicted, never read.
+            self._distinct += max(0, response.usage.tokens_out - 1)
+            yield response
+
+    def alone(self, requests: Sequence[Request]) -> Iterator[Response]:
+        """One row at a time; a prefix that the requests share is encoded once for all of them."""
+        way, distinct = self._way, self._distinct
+        scored = [request for request in requests if isinstance(request, LoglikelihoodRequest)]
+        written = [request for request in requests if isinstance(request, GenerateRequest)]
+        with self.compute.uncounted(), self.compute.one_row():
+            yield from self.loglikelihood(scored) if scored else ()
+            yield from self.generate(written) if written else ()
+        self._way, self._distinct = way, distinct
 
     def _fit_writing(self, request: GenerateRequest) -> Writing | Failure:
         """Shots are dropped while the answer has no room; then the answer gets the room that is left."""

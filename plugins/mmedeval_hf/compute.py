@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
@@ -18,8 +19,8 @@ MAX_LOGITS = 2**28
 # Keys and values that are kept for a batch stay under this share of a GPU's memory, or under this many bytes elsewhere.
 CACHE_SHARE, CACHE_BYTES = 0.25, 2 * 2**30
 
-# Generation computes one token of each row at a time; what fills up is the cache, and that holds far more tokens.
-GENERATION_FACTOR = 8
+if TYPE_CHECKING:
+    from mmedeval_hf.verify import Way
 
 T = TypeVar("T")
 
@@ -35,6 +36,11 @@ class Item:
     def fed(self) -> list[list[int]]:
         """The sequences that a model must read: the last token of a continuation is only predicted."""
         return [self.context + continuation[:-1] for continuation in self.continuations]
+
+    @property
+    def longest(self) -> int:
+        """The tokens of the longest sequence."""
+        return len(self.context) + max((len(continuation) - 1 for continuation in self.continuations), default=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +60,14 @@ class Compute:
         self.device = torch.device(model.device)
         self.tokens_at_once = options.tokens_at_once(self.device.type)
         self.rows_at_once = options.batch_size
-        self.generated_tokens_at_once = GENERATION_FACTOR * self.tokens_at_once
         self.halvings = 0
+        self.ways: dict[str, Way] = {}
+        """The faster ways that were tried on this model, and what came of it."""
         self.tokens = 0
         """Tokens computed so far, padding included."""
         config = model.config.get_text_config()
         self.vocabulary: int = config.vocab_size
+        self.layers: int = config.num_hidden_layers
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         parameters = inspect.signature(base.forward).parameters
         # Whether the model can run its head on some positions only.
@@ -89,6 +97,31 @@ class Compute:
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
+
+    @contextmanager
+    def attention(self, name: str) -> Iterator[None]:
+        """Lets the model attend in another way for a while."""
+        config = self.model.config
+        before = config._attn_implementation
+        config._attn_implementation = name
+        try:
+            yield
+        finally:
+            config._attn_implementation = before
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """What is computed meanwhile is no part of the run's own work."""
+        before = self.tokens
+        yield
+        self.tokens = before
+
+    @contextmanager
+    def one_row(self) -> Iterator[None]:
+        """Every sequence is computed by itself meanwhile."""
+        before, self.rows_at_once = self.rows_at_once, 1
+        yield
+        self.rows_at_once = before
 
     def halve(self, tokens: int) -> None:
         """Memory ran out on a batch of so many tokens: later batches are at most half as large."""

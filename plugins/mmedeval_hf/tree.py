@@ -85,10 +85,11 @@ def distinct_tokens(items: Sequence[Item]) -> int:
     return sum(map(len, contexts)) - shared + nodes
 
 
-def group(items: Sequence[Item]) -> list[Group]:
+def group(items: Sequence[Item], *, overhead: int = 0) -> list[Group]:
     """Items in groups with a common prefix each, such that as few tokens as possible are computed.
 
-    The contexts in order are split where neighbours share least, as long as the parts save more than the whole.
+    The contexts in order are split where neighbours share least, as long as the parts save more than the whole: more by
+    `overhead` tokens for each part.
     """
     order = sorted(range(len(items)), key=lambda i: items[i].context)
     contexts = [items[i].context for i in order]
@@ -103,7 +104,8 @@ def group(items: Sequence[Item]) -> list[Group]:
         cuts = [start, *(start + 1 + i for i, value in enumerate(inner) if value == length), stop]
         parts = list(itertools.pairwise(cuts))
         saved = (stop - start - 1) * length
-        if len(parts) > 1 and sum((b - a - 1) * min(shared[a : b - 1], default=0) for a, b in parts) > saved:
+        apart = sum((b - a - 1) * min(shared[a : b - 1], default=0) for a, b in parts)
+        if len(parts) > 1 and apart - overhead * len(parts) > saved:
             stack += parts
         else:
             groups.append(Group(contexts[start][:length], order[start:stop]))
@@ -113,19 +115,32 @@ def group(items: Sequence[Item]) -> list[Group]:
 class FrozenLayer(DynamicLayer):
     """Keys and values of a prefix, the same for every row of a batch; what a forward pass adds is not kept."""
 
-    def __init__(self, layer: Any) -> None:
+    def __init__(self, layer: Any = None) -> None:
         super().__init__()
-        self.lazy_initialization(layer.keys, layer.values)
-        self.keys: torch.Tensor = layer.keys
-        self.values: torch.Tensor = layer.values
+        if layer is not None:
+            self.lazy_initialization(layer.keys, layer.values)
+            self.keys: torch.Tensor = layer.keys
+            self.values: torch.Tensor = layer.values
 
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
+        if not self.is_initialized:
+            return key_states, value_states
         rows = key_states.shape[0]
         keys = torch.cat([self.keys.expand(rows, -1, -1, -1), key_states], dim=-2)
         values = torch.cat([self.values.expand(rows, -1, -1, -1), value_states], dim=-2)
         return keys, values
+
+
+def encode_prefix(compute: Compute, prefix: Sequence[int]) -> Cache:
+    """The prefix's keys and values, layer by layer."""
+    cache = DynamicCache()
+    ids = torch.tensor([list(prefix)], device=compute.device)
+    extra = {"logits_to_keep": 1} if compute.can_slice else {}
+    compute.model(input_ids=ids, past_key_values=cache, use_cache=True, **extra)
+    compute.tokens += len(prefix)
+    return cache
 
 
 class TreeScorer:
@@ -147,15 +162,8 @@ class TreeScorer:
 
     def _cache(self, prefix: Sequence[int]) -> Cache | None:
         """The prefix's keys and values; `None` where there is no prefix, or no memory for it."""
-        return self.compute.attempt(lambda: self._encode(prefix)) if prefix else None
-
-    def _encode(self, prefix: Sequence[int]) -> Cache:
-        cache = DynamicCache()
-        ids = torch.tensor([list(prefix)], device=self.compute.device)
-        extra = {"logits_to_keep": 1} if self.compute.can_slice else {}
-        self.compute.model(input_ids=ids, past_key_values=cache, use_cache=True, **extra)
-        self.compute.tokens += len(prefix)
-        return Cache(layers=[FrozenLayer(layer) for layer in cache.layers])
+        cache = self.compute.attempt(lambda: encode_prefix(self.compute, prefix)) if prefix else None
+        return None if cache is None else Cache(layers=[FrozenLayer(layer) for layer in cache.layers])
 
     def _batches(self, rows: Sequence[Branch], length: int) -> Iterator[list[Branch]]:
         """Neighbours in length together: little padding, and within the budgets for tokens, cache and logits."""

@@ -19,7 +19,7 @@ from mmedeval import Answer, MetricSpec, PluginError, Prompt, StoreError, Unknow
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
 from mmedeval.runner import RunStopped, prepare, rescore, run
-from mmedeval.store import read_process, read_record, read_samples
+from mmedeval.store import read_record, read_samples
 from mmedeval.testing import ScriptedBackend, StaticTask, make_sample, prefer
 from mmedeval.types import (
     Failure,
@@ -161,8 +161,8 @@ def test_a_run_that_was_stopped_anywhere_ends_in_the_same_record(tmp_path: Path,
     with pytest.raises(RunStopped):
         run(PLAN, offer(say(texts), mmedeval_sample_finished=stopping_after(stop)), tmp_path / "cut")
     resumed, _ = run(PLAN, offer(say(texts)), tmp_path / "cut")
-    times = {"started", "finished"}
-    assert {k: v for k, v in resumed.data.items() if k not in times} == {k: v for k, v in whole.data.items() if k not in times}
+    own = {"started", "finished", "process"}
+    assert {k: v for k, v in resumed.data.items() if k not in own} == {k: v for k, v in whole.data.items() if k not in own}
     assert contents(tmp_path / "cut")["samples.jsonl"] == contents(tmp_path / "whole")["samples.jsonl"]
     assert contents(tmp_path / "cut")["plan.json"] == contents(tmp_path / "whole")["plan.json"]
 
@@ -175,7 +175,7 @@ def test_a_torn_last_line_is_asked_again_and_told(tmp_path: Path) -> None:
     backend = say({})
     _, path = run(PLAN, offer(backend), tmp_path / "run")
     assert backend.asked == [f"static/test-{i}" for i in (3, 4, 5, 6)]
-    assert read_process(path) == {"answers_found": 2, "torn_lines": 1}
+    assert read_record(path)["process"] == {"answers_found": 2, "torn_lines": 1}
 
 
 def test_a_finished_run_is_shown_again_without_asking_the_model(tmp_path: Path) -> None:

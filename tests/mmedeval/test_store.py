@@ -98,7 +98,7 @@ def test_any_text_survives_being_stored(tmp_path: Path, output: str) -> None:
     assert [item.output for item in read_samples(path)] == [output, "Answer: A"]
     with RunFolder(path, IDENTITY, {}) as folder:
         assert folder.stored["static", "test-1"].output == output
-        folder.finish({**dict.fromkeys(RECORD_KEYS), "format": 1, "results": []}, list(folder.stored.values()), {})
+        folder.finish({**dict.fromkeys(RECORD_KEYS), "format": 1, "results": []}, list(folder.stored.values()))
     assert read_samples(path)[0] == result(1, output)
     assert read_record(path)["results"] == []
 
@@ -209,12 +209,12 @@ def test_a_disk_that_is_full_at_the_end_loses_no_answer(tmp_path: Path, file: st
         pytest.raises(StoreError, match=r"no space left .*2 answers are safe, the same command goes on"),
         RunFolder(path, IDENTITY, {}) as folder,
     ):
-        folder.finish({"format": 1}, [result(2), result(1)], {})
+        folder.finish({"format": 1}, [result(2), result(1)])
     assert not (path / RECORD).exists()
     (path / f"{file}.new").unlink()
     with RunFolder(path, IDENTITY, {}) as folder:
         assert set(folder.stored) == {("static", "test-1"), ("static", "test-2")}
-        folder.finish({"format": 1}, [result(2), result(1)], {})
+        folder.finish({"format": 1}, [result(2), result(1)])
     assert read_samples(path) == (result(2), result(1))
 
 

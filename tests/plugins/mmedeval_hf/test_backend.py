@@ -216,7 +216,7 @@ def test_prefixes_are_shared_only_by_models_for_which_that_changes_nothing(
 ) -> None:
     backend = hf(tiny(model_type, config={"initializer_range": 0.1, **ARCHITECTURES[model_type]}))
     answers(backend, uneven_requests())
-    assert backend.runtime()["scoring"] == way
+    assert backend.runtime()["way"] == way
 
 
 def test_a_tiny_model_of_any_architecture_can_be_asked(tiny: Callable[..., Path]) -> None:
@@ -461,7 +461,7 @@ def test_out_of_memory_halves_the_batch_and_changes_no_value(
     starve(backend, lambda shape: shape.numel() > limit, stop)
     assert worst(answers(backend, requests), free) <= TOLERANCE
     runtime = backend.runtime()
-    assert runtime["scoring"] == ("shared prefixes" if sharing == "true" else "plain")
+    assert runtime["way"] == ("shared prefixes" if sharing == "true" else "plain")
     assert runtime["process"]["out_of_memory_halvings"] > 0
 
 
@@ -640,10 +640,10 @@ def test_a_window_shorter_than_an_item_sends_the_model_the_plain_way(tiny: Calla
     short, long = ask("Which metal?", [" A", " A,B\n", " A,C\n"], "short"), ask("Which metal? " * 20, [" A", " A,B\n"], "long")
     backend = hf(windowed)
     answers(backend, [short])
-    assert backend.runtime()["scoring"] == "shared prefixes"
+    assert backend.runtime()["way"] == "shared prefixes"
     together = answers(backend, [short, long])
-    assert backend.runtime()["scoring"] == "plain"
-    assert "24 tokens at a time" in backend.runtime()["process"]["scoring"]["why"]
+    assert backend.runtime()["way"] == "plain"
+    assert "24 tokens at a time" in backend.runtime()["process"]["why"]
     assert worst(together, answers(hf(windowed, batch_size="1", prefix_sharing="false"), [short, long])) <= TOLERANCE
 
 
@@ -656,7 +656,7 @@ def test_sharing_prefixes_changes_no_value_and_computes_little_twice(model_type:
     requests = [ask(f"{shared} Question {question}?", continuations, f"r{i}") for i, question in enumerate(questions)]
     sharing, plain = hf(path), hf(path, prefix_sharing="false")
     assert worst(answers(sharing, requests), answers(plain, requests)) <= TOLERANCE
-    how, reference = (backend.runtime()["process"]["scoring"] for backend in (sharing, plain))
+    how, reference = (backend.runtime()["process"] for backend in (sharing, plain))
     assert (how["way"], reference["way"]) == ("shared prefixes", "plain")
     assert 1 <= how["computed_per_distinct"] <= 1.08
     assert reference["computed_per_distinct"] > 4
@@ -668,8 +668,8 @@ def test_a_model_that_takes_no_tree_goes_the_plain_way_and_the_record_says_why(
 ) -> None:
     backend = hf(tiny(model_type))
     answers(backend, uneven_requests())
-    assert backend.runtime()["scoring"] == "plain"
-    assert backend.runtime()["process"]["scoring"]["why"] != "asked for"
+    assert backend.runtime()["way"] == "plain"
+    assert backend.runtime()["process"]["why"] != "asked for"
 
 
 def test_a_row_of_many_branches_may_be_longer_than_the_models_positions(tiny: Callable[..., Path]) -> None:
@@ -715,7 +715,7 @@ def test_of_the_tokens_of_the_embedded_questions_one_in_twenty_is_computed_twice
     )
     requests = [request for task in prepared.tasks for request in task.requests]
     assert len(list(backend.loglikelihood(requests))) == 240  # type: ignore[arg-type]
-    assert backend.runtime()["process"]["scoring"]["computed_per_distinct"] <= 1.05
+    assert backend.runtime()["process"]["computed_per_distinct"] <= 1.05
 
 
 def test_a_revision_of_a_folder_is_refused(tiny: Callable[..., Path]) -> None:

@@ -320,7 +320,9 @@ def test_text_is_cut_at_the_first_stop_string_and_tokens_are_counted_to_it(tiny:
 
 def test_nothing_is_computed_behind_a_stop_string(tiny: Callable[..., Path]) -> None:
     backend = hf(tiny())
+    # The first call also compares the way of writing with plain forward passes.
     (full,) = written(backend, [ask(QUESTIONS[0], Sampling(max_tokens=24))])
+    assert backend.runtime()["way"] == "continuous batching"
     steps = 0
     forward = backend.model.forward
 

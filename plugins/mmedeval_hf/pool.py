@@ -1,0 +1,347 @@
+"""Continues many prompts at once: rows leave when they end, waiting prompts take their places, a shared beginning is there once.
+
+Every row has a slot in one block of keys and values, made once per group of prompts that begin alike; what they share is kept
+apart and is one matrix for all rows. Sources of the scheme: continuous batching, Yu et al., "Orca" (OSDI 2022), section 4;
+attention over a shared prefix and a row's own tokens, Juravsky et al., "Hydragen" (2024), section 3.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import AttentionInterface
+from transformers.cache_utils import Cache, DynamicLayer
+
+from mmedeval_hf.compute import MAX_LOGITS, Compute, Item
+from mmedeval_hf.decoding import Decoded, Job, with_noise
+from mmedeval_hf.tree import MAX_PADDING, FrozenLayer, encode_prefix, group
+
+ATTENTION = "mmedeval_shared_prefix"
+# Another group of prompts must save so many tokens: while the last rows of a group end, there is little to do at once.
+GROUP_OVERHEAD = 2048
+# Waiting prompts are read when this share of the rows is free: each on its own would be slow.
+FREE_SHARE = 0.125
+
+
+@dataclass(slots=True, eq=False)
+class Row:
+    """A job at work: the tokens written so far, and what it draws from."""
+
+    index: int
+    job: Job
+    generator: torch.Generator | None
+    new: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+    @property
+    def ids(self) -> list[int]:
+        return self.job.ids + self.new
+
+    @property
+    def done(self) -> bool:
+        return len(self.new) >= self.job.max_tokens or self.job.ended(self.new)
+
+
+class Slots:
+    """Where the next token of each row goes; the same for all layers."""
+
+    def __init__(self) -> None:
+        self.lengths: list[int] = []
+        self.rows = self.columns = torch.empty(0, dtype=torch.long)
+        self.width = 0
+
+    def aim(self, device: torch.device) -> None:
+        self.rows = torch.arange(len(self.lengths), device=device)
+        self.columns = torch.tensor(self.lengths, device=device)
+        self.width = max(self.lengths) + 1
+
+
+class OpenLayer(FrozenLayer):
+    """Keys and values of a prefix, or of none; what the last forward pass added lies in `added`."""
+
+    def __init__(self, layer: Any = None) -> None:
+        super().__init__(layer)
+        self.added: Any = None
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        self.added = (key_states, value_states)
+        return super().update(key_states, value_states)
+
+
+class PoolLayer(DynamicLayer):
+    """One layer's keys and values of all rows: slots x heads x columns x size, of which a part is in use."""
+
+    def __init__(self, keys: torch.Tensor, values: torch.Tensor, slots: int, columns: int, at: Slots) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self.at = at
+        self.all_keys = keys.new_zeros(slots, keys.shape[1], columns, keys.shape[3])
+        self.all_values = values.new_zeros(slots, values.shape[1], columns, values.shape[3])
+
+    def put(self, slot: int, keys: torch.Tensor, values: torch.Tensor) -> None:
+        """A new row: heads x length x size."""
+        self.all_keys[slot, :, : keys.shape[1]] = keys
+        self.all_values[slot, :, : values.shape[1]] = values
+
+    def move(self, source: int, target: int, length: int) -> None:
+        self.all_keys[target, :, :length] = self.all_keys[source, :, :length]
+        self.all_values[target, :, :length] = self.all_values[source, :, :length]
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        at, count = self.at, key_states.shape[0]
+        self.all_keys[at.rows, :, at.columns] = key_states[:, :, 0]
+        self.all_values[at.rows, :, at.columns] = value_states[:, :, 0]
+        return self.all_keys[:count, :, : at.width], self.all_values[:count, :, : at.width]
+
+
+def shared_prefix_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    softcap: float | None = None,
+    shared_prefix: Sequence[FrozenLayer] = (),
+    s_aux: torch.Tensor | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention of one new token per row to a prefix that all rows share and to the row's own tokens.
+
+    `query` is rows x heads x 1 x size, `key` and `value` are rows x key heads x width x size, `attention_mask` is rows x 1 x 1 x
+    width and is added. Returns rows x 1 x heads x size.
+    """
+    if s_aux is not None:
+        raise NotImplementedError("attention sinks")
+    rows, heads, _one, size = query.shape
+    own_heads = key.shape[1]
+    times = heads // own_heads
+    scale = scaling if scaling is not None else size**-0.5
+    # Heads that share keys are queries of the same keys.
+    asked = query.reshape(rows, own_heads, times, size)
+    scores = torch.matmul(asked, key.transpose(2, 3)) * scale
+    before: torch.Tensor | None = None
+    length = 0
+    if shared_prefix:
+        layer = shared_prefix[int(module.layer_idx)]  # type: ignore[arg-type]
+        before, length = layer.values, layer.keys.shape[2]
+        # One matrix product a head for all rows.
+        together = asked.transpose(0, 1).reshape(own_heads, rows * times, size)
+        shared = torch.matmul(together, layer.keys[0].transpose(1, 2)) * scale
+        scores = torch.cat([shared.view(own_heads, rows, times, length).transpose(0, 1), scores], dim=3)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    scores[..., length:] += attention_mask
+    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
+    out = torch.matmul(weights[..., length:], value)
+    if before is not None:
+        together = weights[..., :length].transpose(0, 1).reshape(own_heads, rows * times, length)
+        out = out + torch.matmul(together, before[0]).view(own_heads, rows, times, -1).transpose(0, 1)
+    return out.reshape(rows, 1, heads, -1), None
+
+
+AttentionInterface.register(ATTENTION, shared_prefix_attention)
+
+
+class PoolDecoder:
+    def __init__(self, compute: Compute) -> None:
+        self.compute = compute
+        self.rows = compute.rows_at_once
+
+    def decode(self, jobs: Sequence[Job]) -> Iterator[Decoded]:
+        """Every job once, group by group, in a group the longest first."""
+        for each in group([Item(job.ids, []) for job in jobs], overhead=GROUP_OVERHEAD):
+            members = sorted(each.members, key=lambda i: (-len(jobs[i].ids), i))
+            rows = [Row(i, jobs[i], jobs[i].noise()) for i in members]
+            yield from _Group(self, each.prefix, rows).run()
+
+    def choose(self, logits: torch.Tensor, rows: Sequence[Row]) -> list[int]:
+        """The next token of each row."""
+        scores = with_noise(logits, [row.job for row in rows], [row.generator for row in rows])
+        tokens: list[int] = scores.argmax(dim=1).tolist()
+        return tokens
+
+
+class _Group:
+    """The rows of a group: waiting, active (in the slots of the same numbers), and the pool that holds the active ones."""
+
+    def __init__(self, decoder: PoolDecoder, prefix: Sequence[int], rows: Sequence[Row]) -> None:
+        self.decoder, self.compute, self.prefix = decoder, decoder.compute, list(prefix)
+        self.waiting, self.active = deque(rows), list[Row]()
+        self.columns = max(len(row.job.ids) + row.job.max_tokens for row in rows) - len(prefix)
+        self.shared: list[OpenLayer] = []
+        self.pool: list[PoolLayer] = []
+        self.slots = Slots()
+        self.room = self.limit
+        self.holding = False
+        self.ended: list[Decoded] = []
+
+    @property
+    def limit(self) -> int:
+        """How many rows may be at work."""
+        return max(1, min(self.decoder.rows, self.compute.cache_tokens // self.columns))
+
+    def run(self) -> Iterator[Decoded]:
+        cache = self.compute.attempt(lambda: encode_prefix(self.compute, self.prefix)) if self.prefix else None
+        if cache is not None:
+            self.shared = [OpenLayer(layer) for layer in cache.layers]
+        else:
+            # Nothing is shared, or there is no memory for it: every row is its own.
+            self.columns += len(self.prefix)
+            self.prefix, self.room = [], self.limit
+        while self.waiting or self.active:
+            free = self.room - len(self.active)
+            if self.waiting and not self.holding and free > 0 and (free >= FREE_SHARE * self.room or not self.active):
+                self._admit(self._next(free))
+            else:
+                self._step()
+                if not self.active and (self.holding or self.room != self.limit):
+                    self._empty(self.limit)
+            yield from self.ended
+            self.ended = []
+
+    def _next(self, free: int) -> list[Row]:
+        """The waiting rows to read now: of much the same length, and within the budgets."""
+        batch: list[Row] = []
+        width = filled = 0
+        for row in itertools.islice(self.waiting, free):
+            length = len(row.ids) - len(self.prefix)
+            size = (len(batch) + 1) * max(width, length)
+            if batch and (
+                size > self.compute.tokens_at_once
+                or (len(batch) + 1) * self.compute.vocabulary > MAX_LOGITS
+                or size - filled - length > MAX_PADDING * size
+            ):
+                break
+            batch.append(row)
+            width, filled = max(width, length), filled + length
+        return batch
+
+    def _admit(self, batch: Sequence[Row]) -> None:
+        """Reads prompts into free slots and takes their first tokens."""
+        started = time.perf_counter()
+        logits = self.compute.attempt(lambda: self._read(batch))
+        if logits is not None:
+            if self.room < self.limit:
+                # One slot was had where all together were not.
+                self.decoder.rows = max(1, self.limit // 2)
+            for _ in batch:
+                self.waiting.popleft()
+            self.slots.lengths += [len(row.ids) - len(self.prefix) for row in batch]
+            self.active += batch
+            self._write(batch, logits, time.perf_counter() - started)
+        elif len(batch) > 1:
+            self.compute.halve(sum(len(row.ids) - len(self.prefix) for row in batch))
+        elif self.active:
+            # There may be room for it when these have ended.
+            self.holding = True
+        else:
+            self._alone_or_never(self.waiting[0])
+
+    def _read(self, batch: Sequence[Row]) -> torch.Tensor:
+        """Logits of the first new tokens (rows x vocabulary); the prompts' keys and values go into the pool."""
+        compute, skip = self.compute, len(self.prefix)
+        own = [row.ids[skip:] for row in batch]
+        width = max(map(len, own))
+        ids = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens in own], device=compute.device)
+        positions = torch.arange(skip, skip + width, device=compute.device).expand(len(own), -1)
+        layers = self.shared or [OpenLayer() for _ in range(compute.layers)]
+        lasts = torch.tensor([len(tokens) - 1 for tokens in own], device=compute.device)
+        kept, where = torch.unique(lasts, return_inverse=True)
+        extra = {"logits_to_keep": kept} if compute.can_slice else {}
+        # Padding stands behind, where no token looks: plain causal attention is right.
+        logits = compute.model(
+            input_ids=ids, position_ids=positions, past_key_values=Cache(layers=list(layers)), use_cache=True, **extra
+        ).logits
+        compute.tokens += ids.numel()
+        if not self.pool:
+            slots = min(self.room, len(self.waiting))
+            self.pool = [PoolLayer(layer.added[0], layer.added[1], slots, self.columns, self.slots) for layer in layers]
+        for layer, pooled in zip(layers, self.pool, strict=True):
+            keys, values = layer.added
+            layer.added = None
+            for i, tokens in enumerate(own):
+                pooled.put(len(self.active) + i, keys[i, :, : len(tokens)], values[i, :, : len(tokens)])
+        chosen: torch.Tensor = logits[torch.arange(len(own), device=compute.device), where if compute.can_slice else lasts]
+        return chosen
+
+    def _step(self) -> None:
+        """One more token for every active row."""
+        started = time.perf_counter()
+        logits = self.compute.attempt(self._forward)
+        if logits is not None:
+            self.slots.lengths = [length + 1 for length in self.slots.lengths]
+            self._write(list(self.active), logits, time.perf_counter() - started)
+            return
+        # What was written is kept: these rows are read again, with it, and half as many are at work then.
+        self.waiting.extendleft(reversed(self.active))
+        if len(self.active) == 1:
+            self._alone_or_never(self.active[0])
+        else:
+            self.compute.halvings += 1
+            self.decoder.rows = len(self.active) // 2
+            self._empty(self.limit)
+
+    def _alone_or_never(self, row: Row) -> None:
+        """Memory ran out with nothing but this row at work: it gets a pool of its own; if it has that, it cannot be had."""
+        self.compute.halvings += 1
+        if self.room > 1:
+            self._empty(1)
+        else:
+            self.waiting.popleft()
+            self.ended.append(Decoded(row.index, None, row.seconds))
+            self._empty(self.limit)
+
+    def _empty(self, room: int) -> None:
+        self.pool, self.active, self.slots.lengths, self.room, self.holding = [], [], [], room, False
+
+    def _forward(self) -> torch.Tensor:
+        compute, slots, skip = self.compute, self.slots, len(self.prefix)
+        slots.aim(compute.device)
+        ids = torch.tensor([[row.new[-1]] for row in self.active], device=compute.device)
+        unseen = torch.arange(slots.width, device=compute.device) > slots.columns.unsqueeze(1)
+        dtype = compute.model.dtype
+        mask = torch.zeros(unseen.shape, dtype=dtype, device=compute.device).masked_fill_(unseen, torch.finfo(dtype).min)
+        with compute.attention(ATTENTION):
+            logits: torch.Tensor = compute.model(
+                input_ids=ids,
+                position_ids=(slots.columns + skip).unsqueeze(1),
+                attention_mask=mask[:, None, None],
+                past_key_values=Cache(layers=list(self.pool)),
+                use_cache=True,
+                shared_prefix=self.shared,
+            ).logits
+        compute.tokens += len(ids)
+        return logits[:, -1]
+
+    @torch.inference_mode()
+    def _write(self, rows: Sequence[Row], logits: torch.Tensor, seconds: float) -> None:
+        """Appends a token to each of the rows; rows that have ended leave."""
+        tokens = self.decoder.choose(logits, rows)
+        for row, token in zip(rows, tokens, strict=True):
+            row.new.append(token)
+            row.seconds += seconds / len(rows)
+        # From behind, so that what fills a gap is not itself to leave.
+        for row in reversed(rows):
+            if row.done:
+                self._leave(self.active.index(row))
+                self.ended.append(Decoded(row.index, row.new, row.seconds))
+
+    def _leave(self, slot: int) -> None:
+        """Takes a row out; the last one moves into its slot."""
+        last, length = self.active.pop(), self.slots.lengths.pop()
+        if slot < len(self.active):
+            for layer in self.pool:
+                layer.move(len(self.active), slot, length)
+            self.active[slot], self.slots.lengths[slot] = last, length
