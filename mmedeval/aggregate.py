@@ -31,10 +31,11 @@ def aggregate_task(task: TaskScores, metric: str, scale: float = 1.0) -> Aggrega
     """The mean of a metric over the items of one task that have a score.
 
     The 95 % interval is Wilson's where all scores are 0 or 1, else a percentile bootstrap over the items; of scores that are all
-    the same there is none.
+    the same there is none. The chance level is that of the items that have a score.
     """
     values = _scored(task.scores[metric])
     statuses = Counter(result.status for result in task.results)
+    chances = [chance for chance, score in zip(task.chances, task.scores[metric], strict=True) if score is not None]
     low = high = value = None
     if values:
         value = sum(values) / len(values)
@@ -54,7 +55,7 @@ def aggregate_task(task: TaskScores, metric: str, scale: float = 1.0) -> Aggrega
         unread=statuses["unread"],
         failed=statuses["failed"],
         unscored=statuses["unscored"],
-        chance=_mean(_scored(task.chances)) if metric in ACCURACIES else None,
+        chance=_mean(_scored(chances)) if metric in ACCURACIES else None,
         scale=scale,
     )
 

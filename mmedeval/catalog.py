@@ -46,7 +46,7 @@ class Catalog:
             sorted(
                 self._collect("task", "mmedeval_tasks", TaskSpec).items(),
                 key=lambda item: (
-                    item[1].groups,
+                    item[1].group or "",
                     order.index(item[1].language) if item[1].language in order else len(order),
                     item[0],
                 ),
@@ -62,8 +62,8 @@ class Catalog:
         """Group name -> the names of its tasks, in the order in which they are offered."""
         groups: dict[str, tuple[str, ...]] = {}
         for spec in self.tasks.values():
-            for group in spec.groups:
-                groups[group] = (*groups.get(group, ()), spec.name)
+            if spec.group is not None:
+                groups[spec.group] = (*groups.get(spec.group, ()), spec.name)
         return groups
 
     def _collect(self, kind: str, hook: str, spec_type: type[S]) -> Mapping[str, S]:
@@ -79,6 +79,11 @@ class Catalog:
                 if not isinstance(spec, spec_type):
                     raise PluginError(
                         f"plugin {impl.plugin_name!r} offers {spec!r} as a {kind}; {hook} must return {spec_type.__name__}s"
+                    )
+                if kind == "task" and "/" in spec.name:
+                    raise PluginError(
+                        f"plugin {impl.plugin_name!r} offers the task {spec.name!r}; a task's name must be without '/', which "
+                        "parts it from the ids of its samples"
                     )
                 if spec.name in found:
                     both = (source[spec.name], impl.plugin_name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -48,12 +49,12 @@ def print_record(record: RunRecord, folder: Path, console: Console | None = None
     heading = f"{data['model']['reference']}  ·  {protocol['used']}, {shots} shot{'' if shots == 1 else 's'}"
     console.print(Text(printable(heading), style="bold"))
     if protocol["requested"] != protocol["used"]:
-        console.print(Text(f"protocol {protocol['used']}: {protocol['why']}", style="dim"))
+        console.print(Text(printable(f"protocol {protocol['used']}: {protocol['why']}"), style="dim"))
     for title, names in _tables(record):
-        console.print(_accuracy_table(title, [a for a in record.aggregates if a.task in names], data["usage"]))
+        _print_table(console, _accuracy_table(title, [a for a in record.aggregates if a.task in names], data["usage"]))
         other = [a for a in record.aggregates if a.task in names and a.metric not in ("accuracy", "accuracy_strict")]
         if other:
-            console.print(_metric_table(other))
+            _print_table(console, _metric_table(other))
     for line in _notes(record):
         console.print(Text(printable(line)))
     if data["determinism"]:
@@ -82,6 +83,14 @@ def _table(title: str | None = None) -> Table:
         title=None if title is None else _plain(title),
         title_justify="left",
     )
+
+
+def _print_table(console: Console, table: Table) -> None:
+    """A table as wide as its contents: the terminal may wrap its lines, where rich would cut numbers and drop columns."""
+    width = console.width
+    console.width = max(width, console.measure(table, options=console.options.update(max_width=10_000)).maximum)
+    console.print(table)
+    console.width = width
 
 
 def _accuracy_table(title: str, aggregates: Sequence[Aggregate], usage: dict[str, Any]) -> Table:
@@ -202,7 +211,7 @@ def _print_sample(console: Console, result: SampleResult, *, whole: bool) -> Non
     verdict = {True: "right", False: "wrong", None: result.status}[result.right]
     style = {"right": "green", "wrong": "red"}.get(verdict, "yellow")
     head = Text(printable("/".join(result.key)), style="bold")
-    console.print(head.append(f"  {verdict}", style=style))
+    console.print(head.append(f"  {printable(verdict)}", style=style))
     if whole and result.prompt is not None:
         _print_block(console, "prompt", result.prompt)
     else:
@@ -220,7 +229,7 @@ def _print_sample(console: Console, result: SampleResult, *, whole: bool) -> Non
         _print_block(console, "reference", result.sample.rationale)
     read = "–" if result.prediction is None else join_letters(result.prediction)
     margin = "" if result.margin is None else f", margin {result.margin:.4f}"
-    console.print(Text(f"  answered {read}, right is {join_letters(result.sample.answer)}{margin}"))
+    console.print(_plain(f"  answered {read}, right is {join_letters(result.sample.answer)}{margin}"))
     if whole:
         usage = result.usage
         console.print(
@@ -328,4 +337,6 @@ class Progress:
         return f"{self.failed} failed, {self.unread} unread"
 
     def _line(self, text: str) -> None:
-        print(f"mmedeval: {text}", file=sys.stderr, flush=True)
+        # Nobody may be reading any more, as behind `2> >(head)`; the run goes on.
+        with suppress(OSError):
+            print(f"mmedeval: {text}", file=sys.stderr, flush=True)

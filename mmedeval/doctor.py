@@ -53,7 +53,7 @@ def diagnose(catalog: Catalog, data_dir: Path | None = None) -> Sequence[Finding
             place = spec.locate(TaskOptions(data_dir=data_dir))
         except MmedevalError as error:
             place = f"!{error}"
-        places.setdefault(place, []).append(spec.groups[0] if spec.groups else spec.name)
+        places.setdefault(place, []).append(spec.group or spec.name)
     for place, names in places.items():
         good = None if "would be fetched" in place else not place.startswith("!")
         findings.append(Finding(section="Data", name=", ".join(dict.fromkeys(names)), text=place.removeprefix("!"), good=good))

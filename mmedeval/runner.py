@@ -7,6 +7,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -19,7 +20,7 @@ from mmedeval.backend import Backend
 from mmedeval.catalog import Catalog
 from mmedeval.determinism import checked, compare
 from mmedeval.environment import environment
-from mmedeval.errors import PluginError, StoreError, UsageError
+from mmedeval.errors import BackendError, PluginError, StoreError, UsageError
 from mmedeval.prompts import (
     CHAT_MAX_TOKENS,
     LOGLIKELIHOOD_PROTOCOLS,
@@ -73,10 +74,6 @@ class PreparedTask:
     data_digest: str
     prompts_digest: str
     template_digest: str
-
-    @property
-    def group(self) -> str | None:
-        return self.spec.groups[0] if self.spec.groups else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +188,8 @@ def _prepare_task(
     everything = task.samples("test")
     samples = [sample for sample in everything if not (plan.exclude_images and sample.meta.get("image"))][: plan.limit]
     if not samples:
-        raise UsageError(f"the task {spec.name!r} has no item left to ask (--limit {plan.limit}, {len(everything)} items in all)")
+        narrowed = f"{', --exclude-images' * plan.exclude_images}{'' if plan.limit is None else f', --limit {plan.limit}'}"
+        raise UsageError(f"the task {spec.name!r} has no item left to ask ({len(everything)} items in all{narrowed})")
     _check_samples(spec, task, samples)
     train = task.samples("train") if plan.shots or backend.wants_train else ()
     if backend.wants_train:
@@ -223,11 +221,17 @@ def _prepare_task(
 def _check_samples(spec: TaskSpec, task: Task, samples: Sequence[Sample]) -> None:
     """A task may come from anywhere: what could only be scored wrongly is refused before a model is asked."""
     seen: set[str] = set()
+    questions: set[str] = set()
     for sample in samples:
         where = f"the task {spec.name!r} gives the sample {sample.id!r}"
         if sample.id in seen:
             raise PluginError(f"{where} twice; ids must differ")
         seen.add(sample.id)
+        question = sample.meta.get("parallel")
+        if question is not None:
+            if str(question) in questions:
+                raise PluginError(f"{where} with the meta['parallel'] {question!r} of another; within a task they must differ")
+            questions.add(str(question))
         if len(sample.options) < 2 or not all(sample.options.values()):
             raise PluginError(f"{where} with the options {dict(sample.options)!r}; it needs two or more, and none empty")
         if not sample.answer or not sample.answer <= set(sample.options) or len(sample.answer) > task.max_answers:
@@ -302,10 +306,14 @@ def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, fold
             folder.append(result)
             hook.mmedeval_sample_finished(plan=plan, result=result)
     except KeyboardInterrupt as stop:
-        raise RunStopped(folder.path, len(folder.stored), total) from stop
+        stored = sum(result.status != "failed" for result in folder.stored.values())
+        raise RunStopped(folder.path, stored, total) from stop
     if len(answered) < len(todo):
         missing = next(request.id for request in todo if request.id not in answered)
         raise PluginError(f"{plan.model} gave no answer to {len(todo) - len(answered)} requests, the first is {missing!r}")
+    if todo:
+        # The first response may have been a failure, from before the model was loaded; and warnings come later too.
+        folder.note_runtime(_runtime(backend, before))
     determinism = _check_determinism(prepared, catalog, backend, folder)
     seen = {"determinism": determinism, "process": {**backend.runtime().get("process", {}), **resumed}}
     record, results = _score(prepared, catalog, folder, backend.describe(), started, seen)
@@ -319,7 +327,9 @@ def _check_determinism(prepared: Prepared, catalog: Catalog, backend: Backend, f
     context = prepared.context
     stored = checked([folder.stored[_key(name)] for name in context])
     alone = {}
-    for response in backend.alone([context["/".join(result.key)][2] for result in stored]):
+    with _backend_errors():
+        responses = list(backend.alone([context["/".join(result.key)][2] for result in stored]))
+    for response in responses:
         task, sample, request = context[response.request_id]
         parse = catalog.host.hook.mmedeval_parse_answer
         alone[_key(request.id)] = interpret(response, request, task.task, sample, prepared.protocol, parse)
@@ -343,10 +353,23 @@ def _responses(backend: Backend, requests: Sequence[Request]) -> Iterator[Respon
         return
     scored = [request for request in requests if isinstance(request, LoglikelihoodRequest)]
     written = [request for request in requests if isinstance(request, GenerateRequest)]
-    if scored:
-        yield from backend.loglikelihood(scored)
-    if written:
-        yield from backend.generate(written)
+    with _backend_errors():
+        if scored:
+            yield from backend.loglikelihood(scored)
+        if written:
+            yield from backend.generate(written)
+
+
+@contextmanager
+def _backend_errors() -> Iterator[None]:
+    """Names what a backend's connections and files raise: further up it would pass for a closed terminal or a Ctrl-C."""
+    try:
+        yield
+    except (OSError, EOFError) as error:
+        raise BackendError(
+            f"the backend stopped: {type(error).__name__}: {error}; what was answered is stored, the same command goes on "
+            "from there"
+        ) from error
 
 
 def _key(request_id: str) -> tuple[str, str]:
@@ -391,17 +414,18 @@ def interpret(
         case Loglikelihoods():
             if not isinstance(request, LoglikelihoodRequest) or len(response.values) != len(request.answers):
                 raise PluginError(f"the backend's loglikelihoods for {request.id} do not fit its continuations")
-            broken = next((value for value in response.values if not math.isfinite(value)), None)
+            values = [_number(value, f"the backend's loglikelihoods for {request.id} hold") for value in response.values]
+            broken = next((value for value in values if not math.isfinite(value)), None)
             if broken is not None:
                 return dataclasses.replace(result, failure=f"backend: a loglikelihood is {broken}, which ranks nothing")
-            order = sorted(range(len(response.values)), key=lambda i: -response.values[i])
+            order = sorted(range(len(values)), key=lambda i: -values[i])
             status: Status = "unscored" if unscored else "ok"
             return dataclasses.replace(
                 result,
                 status=status,
                 prediction=request.answers[order[0]],
-                logprobs={join_letters(a): v for a, v in zip(request.answers, response.values, strict=True)},
-                margin=response.values[order[0]] - response.values[order[1]] if len(order) > 1 else None,
+                logprobs={join_letters(a): v for a, v in zip(request.answers, values, strict=True)},
+                margin=values[order[0]] - values[order[1]] if len(order) > 1 else None,
             )
         case _:
             assert_never(response)
@@ -413,7 +437,21 @@ def _read(parse_answer: Callable[..., Any], task: Task, sample: Sample, generati
         raise PluginError(
             f"mmedeval_parse_answer returned {answer!r} for {generation.request_id}; it must return an Answer or None"
         )
+    letters = answer.letters
+    if letters is not None and not (isinstance(letters, frozenset) and letters and letters <= {*sample.options}):
+        raise PluginError(
+            f"mmedeval_parse_answer read {letters!r} for {generation.request_id}; letters must be None or a frozenset of one "
+            f"or more of {', '.join(sample.options)}"
+        )
     return answer
+
+
+def _number(value: Any, who: str) -> float:
+    """A plugin's number as a plain float, which JSON takes: it may be one of numpy's."""
+    try:
+        return float(value)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise PluginError(f"{who} {value!r}, which is no number") from error
 
 
 def _shown_prompt(prompt: Prompt, shots_dropped: int) -> str:
@@ -445,7 +483,7 @@ def _score(
         score_task(
             task.spec.name,
             task.spec.language,
-            task.group,
+            task.spec.group,
             by_task[task.spec.name],
             prepared.metrics,
             [chance(sample, prepared.protocol, task.task.max_answers) for sample in task.samples],
@@ -469,7 +507,7 @@ def _score(
         "tasks": {
             task.spec.name: {
                 "language": task.spec.language,
-                "group": task.group,
+                "group": task.spec.group,
                 "source": task.task.source,
                 "max_answers": task.task.max_answers,
                 "data_digest": task.data_digest,
@@ -497,9 +535,10 @@ def score_task(
     """All metrics on one task's results; the results come back with their scores."""
     scores: dict[str, Sequence[float | None]] = {}
     for spec in metrics:
-        values = list(spec.load()(results))
-        if len(values) != len(results):
-            raise PluginError(f"the metric {spec.name!r} gave {len(values)} scores for {len(results)} items of {name}")
+        given = list(spec.load()(results))
+        if len(given) != len(results):
+            raise PluginError(f"the metric {spec.name!r} gave {len(given)} scores for {len(results)} items of {name}")
+        values = [None if value is None else _number(value, f"the metric {spec.name!r} gave {name}") for value in given]
         if not all(value is None or math.isfinite(value) for value in values):
             raise PluginError(f"the metric {spec.name!r} gave a score for {name} that is no finite number")
         scores[spec.name] = values

@@ -39,13 +39,16 @@ class TaskOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskSpec:
-    """A task on offer. `load` is called only when the task is used and may do I/O."""
+    """A task on offer. `load` is called only when the task is used and may do I/O.
+
+    The tasks of a `group` can be asked for together by its name, and get an average.
+    """
 
     name: str
     summary: str
     language: str
     load: Callable[[TaskOptions], Task]
-    groups: tuple[str, ...] = ()
+    group: str | None = None
     requires: tuple[str, ...] = ()
     extra: str | None = None
     locate: Callable[[TaskOptions], str] | None = None

@@ -73,7 +73,9 @@ def _resampled_means(values: Sequence[float], draws: int, generator: random.Rand
         # Means of so many items are normal for all that an interval can show (central limit theorem).
         mean = math.fsum(values) / n
         error = math.sqrt(math.fsum((value - mean) ** 2 for value in values)) / n
-        return [generator.gauss(mean, error) for _ in range(draws)]
+        # But no mean lies outside of its values.
+        low, high = min(values), max(values)
+        return [min(high, max(low, generator.gauss(mean, error))) for _ in range(draws)]
     return [sum(generator.choices(values, k=n)) / n for _ in range(draws)]
 
 

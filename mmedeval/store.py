@@ -33,6 +33,8 @@ class RunFolder:
     def __init__(self, path: Path, identity: Mapping[str, Any], plan: Mapping[str, Any]) -> None:
         self.path = path
         self.dropped_lines = 0
+        # As JSON will give it back: a tuple, say, comes back as a list and would not compare equal.
+        identity = json.loads(json.dumps(identity))
         with _told(path):
             path.mkdir(parents=True, exist_ok=True)
             _refuse_foreign(path)
@@ -139,8 +141,7 @@ def read_samples(path: Path) -> tuple[SampleResult, ...]:
     file = path / SAMPLES
     if not file.exists():
         raise StoreError(f"{path} holds no {SAMPLES}; name the folder that mmedeval run printed")
-    with _told(path):
-        whole = file.read_bytes()
+    whole = _read_bytes(file)
     results = {result.key: result for result in _parse_lines(file, whole[: whole.rfind(b"\n") + 1])}
     return tuple(results.values())
 
@@ -152,7 +153,12 @@ def rewrite(path: Path, record: Mapping[str, Any], results: Sequence[SampleResul
 
 
 def record_from_json(data: Mapping[str, Any]) -> RunRecord:
-    return RunRecord(data=data, aggregates=tuple(Aggregate(**row) for row in data["results"]))
+    try:
+        return RunRecord(data=data, aggregates=tuple(Aggregate(**row) for row in data["results"]))
+    except TypeError as error:
+        raise StoreError(
+            f"{RECORD} is damaged: not all its results are figures ({error}); restore it, or run again with another --out"
+        ) from error
 
 
 def sample_to_json(result: SampleResult) -> dict[str, Any]:
@@ -215,14 +221,19 @@ def _parse_lines(file: Path, content: bytes) -> Iterator[SampleResult]:
 
 def _read_json(file: Path) -> dict[str, Any]:
     try:
-        data = json.loads(file.read_bytes())
+        data = json.loads(_read_bytes(file))
     except ValueError as error:
         raise StoreError(f"{file} is damaged: {error}; restore it, or start again in another folder with --out") from error
-    except OSError as error:
-        raise StoreError(f"{file} cannot be read: {error.strerror}") from error
     if not isinstance(data, dict):
         raise StoreError(f"{file} is damaged: not an object; restore it, or start again in another folder with --out")
     return data
+
+
+def _read_bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise StoreError(f"{file} cannot be read: {error.strerror or error}") from error
 
 
 def _write_results(path: Path, record: Mapping[str, Any], results: Iterable[SampleResult]) -> None:
@@ -254,6 +265,8 @@ def _lock(path: Path) -> IO[str]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
         handle.close()
+        if error.errno not in (errno.EAGAIN, errno.EACCES, errno.EWOULDBLOCK):
+            raise
         raise StoreError(
             f"another mmedeval process is working in {path}; wait for it, or choose another folder with --out"
         ) from error

@@ -18,7 +18,7 @@ def printable(text: str) -> str:
         return text
     return "".join(
         char
-        if char in _KEPT or char in _HARMLESS_FORMAT or unicodedata.category(char) not in _UNSAFE
+        if not _acts(char)
         else char.encode("unicode_escape").decode("ascii")
         if not "\ud800" <= char <= "\udfff"
         else f"\\u{ord(char):04x}"
@@ -27,7 +27,10 @@ def printable(text: str) -> str:
 
 
 def to_json(value: object, *, indent: int | None = None, ascii_only: bool = False) -> str:
-    """JSON that any UTF-8 stream takes: half surrogate pairs, which a model may write, are escaped, and so are odd line ends."""
+    """JSON that any UTF-8 stream and any screen takes: what acts on a screen, and half surrogate pairs, are `\\uNNNN` escapes."""
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
-    text = text.replace("\x85", "\\u0085").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return text.translate({ord(char): json.dumps(char)[1:-1] for char in {*text} if _acts(char)})
+
+
+def _acts(char: str) -> bool:
+    return char not in _KEPT and char not in _HARMLESS_FORMAT and unicodedata.category(char) in _UNSAFE

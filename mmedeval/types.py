@@ -36,9 +36,10 @@ class Sample:
     """One multiple-choice question.
 
     `options` maps a letter to its text, in the order in which they are shown. `answer` holds the right letters, one or
-    several. `meta` is free; some keys mean something to the core: `parallel` (the same value in several tasks marks the same
-    question in another language), `image` (the question needs a picture that is not there), `duplicate_options` (two options
-    read the same: no example for others), `human_checked` and `human_check_passed` (a person read the rationale, found it good).
+    several. `meta` is free; some keys mean something to the core: `parallel` (the same value in several tasks, once in each,
+    marks the same question in other languages), `image` (the question needs a picture that is not there), `duplicate_options`
+    (two options read the same: no example for others), `human_checked` and `human_check_passed` (a person read the rationale,
+    found it good).
     """
 
     id: str
@@ -209,7 +210,10 @@ Response = Generation | Loglikelihoods | Failure
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
-    """What was read from an output. `letters` is `None` where nothing clear stands there: unread, which is not wrong."""
+    """What was read from an output: some of the letters of the item's options.
+
+    `letters` is `None` where nothing clear stands there: unread, which is not wrong.
+    """
 
     letters: Letters | None
 

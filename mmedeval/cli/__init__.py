@@ -81,11 +81,11 @@ def _fail(message: str, code: int, debug: bool) -> NoReturn:
         import traceback
 
         traceback.print_exc()
-    click.echo(f"error: {_one_line(message)}", err=True)
+    click.echo(f"error: {one_line(message)}", err=True)
     raise SystemExit(code)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     from mmedeval.text import printable
 
     return printable(" ".join(text.split()))

@@ -149,7 +149,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     """
     from mmedeval import console
     from mmedeval.catalog import Catalog
-    from mmedeval.cli import echo_json
+    from mmedeval.cli import echo_json, one_line
     from mmedeval.host import make_host
     from mmedeval.runner import RunStopped, run
     from mmedeval.types import RunPlan
@@ -176,7 +176,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     try:
         record, folder = run(plan, Catalog(host), options["out"])
     except RunStopped as stop:
-        click.echo(str(stop), err=True)
+        click.echo(one_line(str(stop)), err=True)
         ctx.exit(130)
     finally:
         for bar in progress:

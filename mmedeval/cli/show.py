@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+MOST_SHOWN = 20
+
 
 @click.command("show", short_help="A stored run: its table, or its samples.")
 @click.argument("run", type=click.Path(path_type=Path))
@@ -13,9 +15,9 @@ import click
 @click.option("--unread", is_flag=True, help="The samples whose answer could not be read.")
 @click.option("--failed", is_flag=True, help="The samples that got no answer.")
 @click.option("--sample", metavar="ID", help="One sample, as in test-17 or mmedbench_ja/test-17.")
-@click.option("--limit", type=click.IntRange(min=1), default=20, show_default=True, metavar="N", help="Most samples to show.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Most samples to show (default: 20, with --json all).")
 @click.option("--json", "as_json", is_flag=True, help="Print the record, or the samples as JSON lines.")
-def command(run: Path, wrong: bool, unread: bool, failed: bool, sample: str | None, limit: int, as_json: bool) -> None:
+def command(run: Path, wrong: bool, unread: bool, failed: bool, sample: str | None, limit: int | None, as_json: bool) -> None:
     """Show the run stored in the folder RUN: its table, or samples with prompt, output, answer and verdict."""
     from mmedeval import console
     from mmedeval.cli import echo_json
@@ -42,7 +44,7 @@ def command(run: Path, wrong: bool, unread: bool, failed: bool, sample: str | No
             or (unread and result.status == "unread")
             or (failed and result.status == "failed")
         ]
-    shown = chosen[:limit]
+    shown = chosen[: limit or (None if as_json else MOST_SHOWN)]
     if as_json:
         for result in shown:
             echo_json(sample_to_json(result))

@@ -51,7 +51,7 @@ def mmedeval_tasks() -> Iterable[TaskSpec]:
             summary=f"MMedBench, {name}: medical multiple choice with rationales",
             language=code,
             load=partial(_load, code),
-            groups=("mmedbench",),
+            group="mmedbench",
             locate=_locate,
         )
         yield TaskSpec(
@@ -59,6 +59,6 @@ def mmedeval_tasks() -> Iterable[TaskSpec]:
             summary=f"40 questions in {name}, the same in all six languages; works offline",
             language=code,
             load=partial(_load_mini, code),
-            groups=("mmedbench_mini",),
+            group="mmedbench_mini",
             locate=_locate_mini,
         )

@@ -137,6 +137,14 @@ def test_only_accuracies_are_shown_beside_chance_and_an_average_only_where_every
     assert averaged([mixed, none]).chance is None
 
 
+def test_the_chance_beside_an_accuracy_is_that_of_the_items_which_it_counts() -> None:
+    read: list[float | None] = [1.0, 0.0, None, None]
+    task = scored("en", read, statuses=["ok", "ok", "failed", "unread"], chances=[0.5, 0.5, 0.2, 0.2])
+    strict = replace(task, scores={"accuracy_strict": [1.0, 0.0, 0.0, 0.0]})
+    assert aggregate_task(task, "accuracy").chance == 0.5
+    assert aggregate_task(strict, "accuracy_strict").chance == pytest.approx(0.35)
+
+
 def test_every_task_has_a_figure_and_every_group_of_several_an_average() -> None:
     tasks = [
         scored("en", [1.0]),

@@ -34,11 +34,11 @@ def plugin(name: str, hooks: Mapping[str, Callable[[], object]], *, trylast: boo
     return module
 
 
-def task_spec(name: str, language: str = "en", groups: tuple[str, ...] = (), requires: tuple[str, ...] = ()) -> TaskSpec:
+def task_spec(name: str, language: str = "en", group: str | None = None, requires: tuple[str, ...] = ()) -> TaskSpec:
     def load(_: TaskOptions) -> StaticTask:
         raise AssertionError("a task is loaded only when it is used")
 
-    return TaskSpec(name=name, summary="a test", language=language, load=load, groups=groups, requires=requires)
+    return TaskSpec(name=name, summary="a test", language=language, load=load, group=group, requires=requires)
 
 
 def catalog_with(*tasks: TaskSpec, block: Sequence[str] = ("hf", "mmedbench")) -> Catalog:
@@ -87,7 +87,7 @@ def test_tasks_come_in_the_order_asked_and_each_once() -> None:
 
 
 def test_an_exact_name_wins_over_a_group_of_that_name() -> None:
-    catalog = catalog_with(task_spec("quiz", groups=("sets",)), task_spec("sets"), task_spec("other", groups=("sets",)))
+    catalog = catalog_with(task_spec("quiz", group="sets"), task_spec("sets"), task_spec("other", group="sets"))
     assert names(catalog.select_tasks(["sets"])) == ["sets"]
 
 
@@ -106,7 +106,7 @@ def test_no_task_at_all_is_a_wrong_call() -> None:
 
 
 def test_languages_without_words_of_their_own_come_after_the_six() -> None:
-    specs = [task_spec(f"quiz_{code}", code, ("quiz",)) for code in ("de", "es", "ar", "en")]
+    specs = [task_spec(f"quiz_{code}", code, "quiz") for code in ("de", "es", "ar", "en")]
     assert names(catalog_with(*specs).select_tasks(["quiz"])) == ["quiz_en", "quiz_es", "quiz_ar", "quiz_de"]
 
 
@@ -179,6 +179,11 @@ def test_two_plugins_that_offer_the_same_name_are_both_named(kind: str) -> None:
     assert re.search("MMEDEVAL_BLOCK=(first|second)_plugin", message)
 
 
+def test_a_task_whose_name_would_run_into_the_ids_of_its_samples_is_refused() -> None:
+    with pytest.raises(PluginError, match=r"offers the task 'med/qa'; a task's name must be without '/'"):
+        _ = catalog_with(task_spec("med/qa")).tasks
+
+
 @pytest.mark.parametrize("trylast", [False, True])
 def test_a_plugin_that_takes_a_name_of_the_core_is_the_one_to_be_blocked(trylast: bool) -> None:
     def offer() -> Iterable[BackendSpec]:
@@ -248,7 +253,7 @@ def test_a_missing_package_is_named_with_the_line_that_brings_it(package: str) -
 
 
 def test_what_is_not_asked_for_may_miss_its_packages() -> None:
-    catalog = catalog_with(task_spec("needy", "fr", ("quiz",), requires=(MISSING,)), task_spec("plain", "en", ("quiz",)))
+    catalog = catalog_with(task_spec("needy", "fr", "quiz", requires=(MISSING,)), task_spec("plain", "en", "quiz"))
     assert names(catalog.select_tasks(["plain"])) == ["plain"]
     assert names(catalog.select_tasks(["quiz"], ["en"])) == ["plain"]
 

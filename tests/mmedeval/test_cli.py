@@ -20,7 +20,7 @@ from mmedeval import LoglikelihoodRequest, RunPlan
 from mmedeval.catalog import Catalog
 from mmedeval.cli import cli
 from mmedeval.host import make_host
-from mmedeval.runner import prepare
+from mmedeval.runner import RunStopped, prepare
 from mmedeval.store import read_record, read_samples
 
 MINI = ("--model", "baseline:random", "--tasks", "mmedbench_mini_en")
@@ -672,6 +672,13 @@ def test_show_picks_the_samples_that_were_asked_for(finished: Path, option: str,
     assert text.replace("\n", "").isprintable()
 
 
+def test_a_screen_gets_the_first_20_samples_and_a_program_all(finished: Path) -> None:
+    wrong = [result for result in read_samples(finished) if result.right is False]
+    assert len(wrong) > 20
+    assert f"20 of {len(wrong)} shown" in done("show", str(finished), "--wrong")
+    assert len(done("show", str(finished), "--wrong", "--json").splitlines()) == len(wrong)
+
+
 def test_show_gives_all_of_one_sample(finished: Path) -> None:
     text = done("show", str(finished), "--sample", "mmedbench_mini_ja/test-5")
     (result,) = [result for result in read_samples(finished) if result.key == ("mmedbench_mini_ja", "test-5")]
@@ -711,6 +718,29 @@ def test_an_output_that_lacks_characters_gets_escapes_and_json_stays_json(finish
     assert "accuracy" in show()
     assert "\\u9244 \\U0001fa7a" in show("--unread")
     assert json.loads(show("--unread", "--json").splitlines()[0])["output"].endswith("¿quién? 鉄 🩺")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs pipes that tell their writer")
+def test_a_run_goes_on_when_nobody_reads_its_progress_any_more(tmp_path: Path) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    arguments = ("run", *MINI, "--limit", "2", "--out", str(tmp_path / "run"))
+    code = "from mmedeval.cli import cli; cli()"
+    told = subprocess.run([sys.executable, "-c", code, *arguments], stdout=subprocess.PIPE, stderr=writer, text=True, timeout=120)
+    os.close(writer)
+    assert told.returncode == 0
+    assert "English" in told.stdout
+    assert read_record(tmp_path / "run")["counts"]["n"] == 2
+
+
+def test_the_folder_of_a_stopped_run_is_printed_harmlessly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object) -> None:
+        raise RunStopped(Path("\x1b[2Jrun"), 1, 2)
+
+    monkeypatch.setattr("mmedeval.runner.run", stop)
+    result = call("run", "-q", *MINI)
+    assert (result.exit_code, result.stdout) == (130, "")
+    assert result.stderr == "stopped with 1 of 2 answered; the same command goes on from there (\\x1b[2Jrun)\n"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs pipes that tell their writer")

@@ -151,6 +151,36 @@ def test_languages_and_names_in_any_script_stand_in_line_and_markup_is_text(tmp_
     assert len({cell_len(line) for line in lines[start : start + 10]}) == 1
 
 
+def test_long_names_of_tasks_widen_a_table_rather_than_cut_its_numbers(tmp_path: Path) -> None:
+    static = [
+        StaticTask(
+            name=f"medical_licensing_exam_{language}_{n}_options", language=language, test=[make_sample(i) for i in (1, 2)]
+        )
+        for language in ("en", "fr")
+        for n in (4, 5)
+    ]
+    record = evaluate(tmp_path / "run", ["group"], static=static)
+    text = screen(lambda out: console.print_record(record, tmp_path / "run", out))
+    lines = text.split("\n")
+    rows = [line.replace(" – ", "–").split() for line in lines if line.startswith("medical_licensing_exam_en_")]
+    assert [(len(row), row[4], row[7], row[8]) for row in rows] == [(9, "2", "247.1k", "691.4")] * 2
+    (names,) = [line.split() for line in lines if line.startswith("metric")]
+    assert names == ["metric", *(task.name for task in static), "group"]
+    (margins,) = [line.split() for line in lines if line.startswith("margin")]
+    assert len(margins) == 6
+    assert "…" not in text
+    assert all(cell_len(line) <= WIDTH for line in lines if line.startswith(("Accuracy", "stored", "warning")))
+
+
+def test_letters_and_reasons_out_of_a_stored_run_are_printed_harmlessly(mini: tuple[RunRecord, Path]) -> None:
+    hostile = "\x1b[2J\u202e"
+    record = replace(mini[0], data={**mini[0].data, "protocol": {"requested": "auto", "used": "letter", "why": hostile}})
+    assert harmless(screen(lambda out: console.print_record(record, mini[1], out)))
+    result = replace(written("x"), prediction=frozenset([hostile]), status=hostile)
+    result = replace(result, sample=replace(result.sample, answer=frozenset([hostile])))
+    assert harmless(screen(lambda out: console.print_samples([result], 1, whole=False, console=out)))
+
+
 @pytest.mark.parametrize("whole", [False, True])
 def test_the_samples_of_all_languages_fit(mini: tuple[RunRecord, Path], whole: bool) -> None:
     results = read_samples(mini[1])

@@ -9,13 +9,14 @@ import shutil
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mmedeval import Answer, MetricSpec, PluginError, Prompt, StoreError, UnknownNameError, UsageError, hookimpl
+from mmedeval import Answer, BackendError, MetricSpec, PluginError, Prompt, StoreError, UnknownNameError, UsageError, hookimpl
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
 from mmedeval.runner import RunStopped, prepare, rescore, run
@@ -136,7 +137,7 @@ def test_loglikelihoods_that_are_no_numbers_are_no_answer(tmp_path: Path, value:
 
 def test_failures_are_asked_again_when_an_unfinished_run_goes_on_and_answers_are_not(tmp_path: Path) -> None:
     first = say({1: failure(), 3: failure()})
-    with pytest.raises(RunStopped, match=r"4 of 6 answered; the same command goes on"):
+    with pytest.raises(RunStopped, match=r"2 of 6 answered; the same command goes on"):
         run(PLAN, offer(first, mmedeval_sample_finished=stopping_after(4)), tmp_path / "run")
     assert first.closed
     second = say({3: failure("again")})
@@ -284,12 +285,85 @@ def test_loglikelihoods_that_do_not_fit_their_continuations_are_told(tmp_path: P
         run(PLAN, offer(backend), tmp_path / "run")
 
 
-@pytest.mark.parametrize("values", [[1.0], [1.0] * 7, [math.nan] * 6, [math.inf] * 6], ids=["few", "many", "nan", "inf"])
-def test_a_metric_that_gives_no_fitting_scores_is_told_and_the_answers_stay(tmp_path: Path, values: list[float]) -> None:
+@pytest.mark.parametrize(
+    "values",
+    [[1.0], [1.0] * 7, [math.nan] * 6, [math.inf] * 6, ["good"] * 6, [[1.0]] * 6],
+    ids=["few", "many", "nan", "inf", "words", "lists"],
+)
+def test_a_metric_that_gives_no_fitting_scores_is_told_and_the_answers_stay(tmp_path: Path, values: list[Any]) -> None:
     spec = MetricSpec(name="odd", summary="", load=lambda: lambda results: values)
     with pytest.raises(PluginError, match="odd"):
         run(replace(PLAN, metrics=("odd",)), offer(say({}), mmedeval_metrics=lambda: [spec]), tmp_path / "run")
     assert len(read_samples(tmp_path / "run")) == 6
+
+
+def test_numbers_of_another_kind_than_pythons_own_are_stored_as_plain_ones(tmp_path: Path) -> None:
+    """As numpy's are, which JSON does not take."""
+
+    def score(request: LoglikelihoodRequest) -> Loglikelihoods:
+        return Loglikelihoods(request_id=request.id, values=tuple(Fraction(-1 - i, 2) for i in range(4)))  # type: ignore[misc]
+
+    spec = MetricSpec(name="half", summary="", load=lambda: lambda results: [Fraction(1, 2) for _ in results])  # type: ignore[misc]
+    catalog = offer(ScriptedBackend(score=score), mmedeval_metrics=lambda: [spec])
+    record, path = run(replace(PLAN, metrics=("half",)), catalog, tmp_path / "run")
+    assert figure(record, "half").value == 0.5
+    first = read_samples(path)[0]
+    assert (first.logprobs, first.scores["half"]) == ({"A": -0.5, "B": -1.0, "C": -1.5, "D": -2.0}, 0.5)
+
+
+def test_loglikelihoods_that_are_not_even_numbers_are_told(tmp_path: Path) -> None:
+    backend = ScriptedBackend(score=lambda request: Loglikelihoods(request_id=request.id, values=(None,) * 4))  # type: ignore[arg-type]
+    with pytest.raises(PluginError, match="static/test-1 hold None, which is no number"):
+        run(PLAN, offer(backend), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "letters",
+    ["A", ["A"], {"A"}, frozenset("a"), frozenset("AZ"), frozenset()],
+    ids=["text", "list", "set", "lower", "Z", "none"],
+)
+def test_a_reader_of_answers_that_gives_no_letters_of_the_options_is_told_rather_than_counted_as_wrong(
+    tmp_path: Path, letters: Any
+) -> None:
+    with pytest.raises(PluginError, match=r"static/test-1; letters must be None or a frozenset of one or more of A, B, C, D"):
+        run(PLAN, offer(say({}), mmedeval_parse_answer=lambda: Answer(letters=letters)), tmp_path / "run")
+
+
+@pytest.mark.parametrize("error", [BrokenPipeError(32, "Broken pipe"), EOFError("no more"), ConnectionResetError(104, "reset")])
+def test_a_connection_that_a_backend_loses_is_its_own_failure_and_not_the_terminals_or_the_users(
+    tmp_path: Path, error: Exception
+) -> None:
+    def write(request: GenerateRequest) -> Generation:
+        if number(request) == 4:
+            raise error
+        return Generation(request_id=request.id, text="Answer: A")
+
+    with pytest.raises(BackendError, match=f"the backend stopped: {type(error).__name__}: .*; what was answered is stored"):
+        run(PLAN, offer(ScriptedBackend(write=write)), tmp_path / "run")
+    assert len(read_samples(tmp_path / "run")) == 3
+
+    class Alone(ScriptedBackend):
+        def alone(self, requests: Sequence[Any]) -> Iterator[Response]:
+            raise error
+
+    with pytest.raises(BackendError, match="the backend stopped"):
+        run(PLAN, offer(Alone(write=lambda request: Generation(request_id=request.id, text="Answer: A"))), tmp_path / "run")
+    assert len(read_samples(tmp_path / "run")) == 6
+
+
+def test_what_a_backend_says_of_itself_is_that_of_its_last_answer(tmp_path: Path) -> None:
+    """The first response may be a failure from before the model was loaded, and a warning may come with any answer."""
+
+    class Loading(ScriptedBackend):
+        def runtime(self) -> dict[str, object]:
+            loaded = len(self.asked) > 1
+            return {"dtype": "float32", "warnings": ["slow"]} if loaded else {}
+
+    def score(request: LoglikelihoodRequest) -> Loglikelihoods | Failure:
+        return replace(failure(), request_id=request.id) if number(request) == 1 else prefer(lambda _: "A")(request)
+
+    record, _ = run(PLAN, offer(Loading(score=score)), tmp_path / "run")
+    assert (record.data["runtime"], record.data["warnings"]) == ({"dtype": "float32"}, ["slow"])
 
 
 # --- events ---
@@ -367,7 +441,7 @@ def test_questions_with_pictures_can_be_left_out_and_a_limit_counts_what_is_left
     run(replace(PLAN, exclude_images=True, limit=2), offer(backend, StaticTask(test=samples)), tmp_path / "run")
     assert backend.asked == ["static/test-2", "static/test-4"]
     pictures = StaticTask(test=[replace(sample, meta={"image": True}) for sample in SAMPLES])
-    with pytest.raises(UsageError, match="no item left"):
+    with pytest.raises(UsageError, match=r"no item left to ask \(6 items in all, --exclude-images\)"):
         run(replace(PLAN, exclude_images=True), offer(backend, pictures), tmp_path / "none")
 
 
@@ -536,6 +610,7 @@ def test_what_is_not_a_whole_finished_run_is_not_scored_again(tmp_path: Path) ->
         ("must name 1 to 1", [replace(make_sample(1), answer=frozenset("Z"))]),
         ("must name 1 to 1", [replace(make_sample(1), answer=frozenset("AB"))]),
         ("must name 1 to 1", [replace(make_sample(1), answer=frozenset())]),
+        ("'q1' of another", [make_sample(1, meta={"parallel": "q1"}), make_sample(2, meta={"parallel": "q1"})]),
     ],
 )
 def test_a_sample_that_could_only_be_scored_wrongly_is_refused_before_a_model_is_asked(

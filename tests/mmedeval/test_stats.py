@@ -142,6 +142,12 @@ def test_the_same_values_have_the_same_interval_and_another_seed_a_slightly_diff
     assert bootstrap_mean([values], seed=1) != bootstrap_mean([values])
 
 
+@pytest.mark.parametrize("values", [[1.0] * 400 + [0.5], [0.0] * 400 + [0.5]])
+def test_no_interval_goes_beyond_what_a_mean_of_its_values_can_be(values: list[float]) -> None:
+    low, high = bootstrap_mean([values])
+    assert min(values) <= low < high <= max(values)
+
+
 def test_very_many_items_get_an_interval_as_wide_as_theory_says() -> None:
     values = [(i * 7919 % 1000) / 10 for i in range(6000)]
     low, high = bootstrap_mean([values])

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import json
+import os
+import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,6 +22,7 @@ from mmedeval.store import (
     RunFolder,
     read_record,
     read_samples,
+    record_from_json,
     sample_from_json,
     sample_to_json,
 )
@@ -155,6 +160,27 @@ def test_a_record_that_is_damaged_or_of_another_format_is_a_sentence(tmp_path: P
         read_record(path)
 
 
+@pytest.mark.parametrize("results", [[{"metric": "accuracy"}], [3], 3, [{"metric": "accuracy", "odd": 1}]], ids=repr)
+def test_a_record_whose_results_are_no_figures_is_a_sentence(results: object) -> None:
+    with pytest.raises(StoreError, match=r"record\.json is damaged: .*restore it"):
+        record_from_json({"results": results})
+
+
+@pytest.mark.parametrize(("file", "read"), [(SAMPLES, read_samples), (RECORD, read_record)])
+def test_what_cannot_be_read_is_not_said_to_be_unwritable(tmp_path: Path, file: str, read: Callable[[Path], object]) -> None:
+    """A folder stands for a file without permission, which root may read all the same."""
+    (tmp_path / "run" / file).mkdir(parents=True)
+    with pytest.raises(StoreError, match=rf"{re.escape(file)} cannot be read: (Is a directory|Permission denied)$"):
+        read(tmp_path / "run")
+
+
+def test_an_identity_is_the_same_whether_its_lists_are_lists_or_tuples(tmp_path: Path) -> None:
+    for stop in (("a", "b"), ("a", "b"), ["a", "b"]):
+        with RunFolder(tmp_path / "run", {**IDENTITY, "model_settings": {"stop": stop}}, {}):
+            pass
+    assert json.loads((tmp_path / "run" / PLAN).read_bytes())["identity"]["model_settings"] == {"stop": ["a", "b"]}
+
+
 def test_a_folder_of_another_run_is_refused_naming_the_difference_and_left_as_it_is(tmp_path: Path) -> None:
     path = filled(tmp_path / "run", [result(1)])
     before = contents(path)
@@ -237,6 +263,18 @@ def test_a_folder_in_use_by_another_process_is_refused_until_that_process_is_gon
         holder.kill()
     with RunFolder(path, IDENTITY, {}) as folder:
         assert len(folder.stored) == 1
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs POSIX locks")
+def test_a_file_system_without_locks_is_told_as_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import fcntl
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(StoreError, match=r"cannot write in .*: No locks available; choose another folder with --out"):
+        RunFolder(tmp_path / "run", IDENTITY, {})
 
 
 def test_a_folder_is_free_again_when_its_run_is_closed_or_was_refused(tmp_path: Path) -> None:

@@ -186,4 +186,4 @@ def test_made_samples_differ_by_number_and_hold_what_was_asked_for() -> None:
     task = StaticTask(test=[one], train=[two], name="t")
     assert (task.samples("test"), task.samples("train")) == ([one], [two])
     spec = task.spec("g")
-    assert (spec.name, spec.groups, spec.load(TaskOptions())) == ("t", ("g",), task)
+    assert (spec.name, spec.group, spec.load(TaskOptions())) == ("t", "g", task)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import unicodedata
 
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
 from mmedeval.specs import TaskOptions
-from mmedeval.text import printable
+from mmedeval.text import printable, to_json
 
 # What terminals act upon, from the standards and not from the code: ECMA-48 controls, UAX 9 overrides and marks, line separators,
 # byte order mark, tag characters, soft hyphen, surrogates, private use.
@@ -33,6 +34,15 @@ def test_a_character_that_acts_on_the_screen_is_written_as_its_escape() -> None:
         text = f"before{char}after"
         assert printable(text) == ascii(text)[1:-1], f"U+{ord(char):04X}"
     assert printable("one\ttwo\nthree") == "one\ttwo\nthree"
+
+
+def test_json_says_the_same_and_holds_nothing_that_acts_on_the_screen() -> None:
+    for char in ACTING:
+        value = {"output": f"before{char}after\n\t中文 ¿👩\u200d⚕"}
+        text = to_json(value, indent=2)
+        assert char not in text, f"U+{ord(char):04X}"
+        assert json.loads(text) == json.loads(to_json(value, ascii_only=True)) == value
+        assert "中文 ¿👩\u200d⚕" in text
 
 
 def test_nothing_in_all_of_unicode_gets_through_that_is_not_a_mark_to_be_seen() -> None:
