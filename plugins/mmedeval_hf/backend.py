@@ -24,11 +24,11 @@ from mmedeval import (
     UsageError,
     digest,
 )
-from mmedeval_hf.compute import Compute, Item
+from mmedeval_hf.compute import Compute, Item, keep_freed_memory
 from mmedeval_hf.files import ModelFolder, find_model
 from mmedeval_hf.loading import load_model, load_tokenizer
 from mmedeval_hf.options import Options
-from mmedeval_hf.scoring import choose_scorer
+from mmedeval_hf.scoring import Scorer
 from mmedeval_hf.tokens import Encoder
 from mmedeval_hf.tree import distinct_tokens
 from mmedeval_hf.verify import Way
@@ -115,6 +115,8 @@ class HFBackend(Backend):
     @cached_property
     def compute(self) -> Compute:
         model, warnings = load_model(*self._folders, self.options)
+        if model.device.type == "cpu":
+            keep_freed_memory()
         return Compute(model, self.name, self.options, warnings)
 
     @property
@@ -179,10 +181,10 @@ class HFBackend(Backend):
             else:
                 items.append(fitted[0])
                 asked.append((request, fitted[1]))
-        with self.compute.uncounted():
-            self._way, scorer = choose_scorer(self.compute, items, sharing=self.options.prefix_sharing)
         self._distinct += distinct_tokens(items)
+        scorer = Scorer(self.compute, sharing=self.options.prefix_sharing)
         for scored in scorer.score(items):
+            self._way = scorer.way
             request, usage = asked[scored.index]
             usage = replace(usage, seconds=scored.seconds)
             if scored.values is None:
@@ -226,11 +228,10 @@ class HFBackend(Backend):
             else:
                 pending.append(writing)
         sharing = self.options.prefix_sharing and self.options.attn_implementation is None
-        writer = Writer(self.compute, self.tokenizer)
-        with self.compute.uncounted():
-            self._way = writer.choose(pending, sharing=sharing)
+        writer = Writer(self.compute, self.tokenizer, sharing=sharing)
         self._distinct += distinct_tokens([Item(writing.ids, []) for writing in pending])
         for response in writer.write(pending):
+            self._way = writer.way
             # The last token of a text is only predicted, never read.
             self._distinct += max(0, response.usage.tokens_out - 1)
             yield response

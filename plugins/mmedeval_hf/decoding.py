@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers import (
@@ -44,11 +44,6 @@ class Decoded:
     index: int
     new: list[int] | None
     seconds: float
-
-
-class Decoder(Protocol):
-    def decode(self, jobs: Sequence[Job]) -> Iterator[Decoded]:
-        """Every job once, in any order."""
 
 
 def with_noise(logits: torch.Tensor, jobs: Sequence[Job], generators: Sequence[torch.Generator | None]) -> torch.Tensor:

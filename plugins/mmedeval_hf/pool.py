@@ -1,8 +1,7 @@
 """Continues many prompts at once: rows leave when they end, waiting prompts take their places, a shared beginning is there once.
 
 Every row has a slot in one block of keys and values, made once per group of prompts that begin alike; what they share is kept
-apart and is one matrix for all rows. Sources of the scheme: continuous batching, Yu et al., "Orca" (OSDI 2022), section 4;
-attention over a shared prefix and a row's own tokens, Juravsky et al., "Hydragen" (2024), section 3.
+apart. Source of the scheme: Yu et al., "Orca" (OSDI 2022), section 4.
 """
 
 from __future__ import annotations
@@ -10,19 +9,18 @@ from __future__ import annotations
 import itertools
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from transformers import AttentionInterface
 from transformers.cache_utils import Cache, DynamicLayer
 
+from mmedeval_hf.attention import SHARED_PREFIX, PrefixLayer, fits_long_queries
 from mmedeval_hf.compute import MAX_LOGITS, Compute, Item
 from mmedeval_hf.decoding import Decoded, Job, with_noise
-from mmedeval_hf.tree import MAX_PADDING, FrozenLayer, encode_prefix, group
+from mmedeval_hf.tree import MAX_PADDING, encode_prefix, group
 
-ATTENTION = "mmedeval_shared_prefix"
 # Another group of prompts must save so many tokens: while the last rows of a group end, there is little to do at once.
 GROUP_OVERHEAD = 2048
 # Waiting prompts are read when this share of the rows is free: each on its own would be slow.
@@ -37,6 +35,7 @@ class Row:
     job: Job
     generator: torch.Generator | None
     new: list[int] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
     seconds: float = 0.0
 
     @property
@@ -60,20 +59,6 @@ class Slots:
         self.rows = torch.arange(len(self.lengths), device=device)
         self.columns = torch.tensor(self.lengths, device=device)
         self.width = max(self.lengths) + 1
-
-
-class OpenLayer(FrozenLayer):
-    """Keys and values of a prefix, or of none; what the last forward pass added lies in `added`."""
-
-    def __init__(self, layer: Any = None) -> None:
-        super().__init__(layer)
-        self.added: Any = None
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        self.added = (key_states, value_states)
-        return super().update(key_states, value_states)
 
 
 class PoolLayer(DynamicLayer):
@@ -104,72 +89,31 @@ class PoolLayer(DynamicLayer):
         return self.all_keys[:count, :, : at.width], self.all_values[:count, :, : at.width]
 
 
-def shared_prefix_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    softcap: float | None = None,
-    shared_prefix: Sequence[FrozenLayer] = (),
-    s_aux: torch.Tensor | None = None,
-    **_: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention of one new token per row to a prefix that all rows share and to the row's own tokens.
-
-    `query` is rows x heads x 1 x size, `key` and `value` are rows x key heads x width x size, `attention_mask` is rows x 1 x 1 x
-    width and is added. Returns rows x 1 x heads x size.
-    """
-    if s_aux is not None:
-        raise NotImplementedError("attention sinks")
-    rows, heads, _one, size = query.shape
-    own_heads = key.shape[1]
-    times = heads // own_heads
-    scale = scaling if scaling is not None else size**-0.5
-    # Heads that share keys are queries of the same keys.
-    asked = query.reshape(rows, own_heads, times, size)
-    scores = torch.matmul(asked, key.transpose(2, 3)) * scale
-    before: torch.Tensor | None = None
-    length = 0
-    if shared_prefix:
-        layer = shared_prefix[int(module.layer_idx)]  # type: ignore[arg-type]
-        before, length = layer.values, layer.keys.shape[2]
-        # One matrix product a head for all rows.
-        together = asked.transpose(0, 1).reshape(own_heads, rows * times, size)
-        shared = torch.matmul(together, layer.keys[0].transpose(1, 2)) * scale
-        scores = torch.cat([shared.view(own_heads, rows, times, length).transpose(0, 1), scores], dim=3)
-    if softcap is not None:
-        scores = torch.tanh(scores / softcap) * softcap
-    scores[..., length:] += attention_mask
-    weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(value.dtype)
-    out = torch.matmul(weights[..., length:], value)
-    if before is not None:
-        together = weights[..., :length].transpose(0, 1).reshape(own_heads, rows * times, length)
-        out = out + torch.matmul(together, before[0]).view(own_heads, rows, times, -1).transpose(0, 1)
-    return out.reshape(rows, 1, heads, -1), None
-
-
-AttentionInterface.register(ATTENTION, shared_prefix_attention)
-
-
 class PoolDecoder:
+    """While `tracing` is set, rows note the loglikelihoods of their tokens; `rows` are those that have been begun."""
+
     def __init__(self, compute: Compute) -> None:
         self.compute = compute
-        self.rows = compute.rows_at_once
+        self.limit = compute.rows_at_once
+        self.tracing = False
+        self.begun: list[Row] = []
 
-    def decode(self, jobs: Sequence[Job]) -> Iterator[Decoded]:
-        """Every job once, group by group, in a group the longest first."""
-        for each in group([Item(job.ids, []) for job in jobs], overhead=GROUP_OVERHEAD):
+    def steps(self, jobs: Sequence[Job]) -> Generator[list[Decoded]]:
+        """What ended in each step; every job once, group by group, in a group the longest first."""
+        groups = group([Item(job.ids, []) for job in jobs], overhead=GROUP_OVERHEAD)
+        for each in sorted(groups, key=lambda each: (-len(each.prefix) * (len(each.members) - 1), -len(each.members))):
             members = sorted(each.members, key=lambda i: (-len(jobs[i].ids), i))
             rows = [Row(i, jobs[i], jobs[i].noise()) for i in members]
-            yield from _Group(self, each.prefix, rows).run()
+            yield from _Group(self, each.prefix, rows).steps()
 
     def choose(self, logits: torch.Tensor, rows: Sequence[Row]) -> list[int]:
         """The next token of each row."""
-        scores = with_noise(logits, [row.job for row in rows], [row.generator for row in rows])
-        tokens: list[int] = scores.argmax(dim=1).tolist()
+        scores = logits.log_softmax(dim=1, dtype=torch.float32) if self.tracing else None
+        noisy = with_noise(logits, [row.job for row in rows], [row.generator for row in rows])
+        tokens: list[int] = noisy.argmax(dim=1).tolist()
+        if scores is not None:
+            for row, score in zip(rows, scores[range(len(rows)), tokens].tolist(), strict=True):
+                row.scores.append(score)
         return tokens
 
 
@@ -180,7 +124,8 @@ class _Group:
         self.decoder, self.compute, self.prefix = decoder, decoder.compute, list(prefix)
         self.waiting, self.active = deque(rows), list[Row]()
         self.columns = max(len(row.job.ids) + row.job.max_tokens for row in rows) - len(prefix)
-        self.shared: list[OpenLayer] = []
+        self.shared: list[PrefixLayer] = []
+        self.apart = fits_long_queries(self.compute.model)
         self.pool: list[PoolLayer] = []
         self.slots = Slots()
         self.room = self.limit
@@ -190,12 +135,12 @@ class _Group:
     @property
     def limit(self) -> int:
         """How many rows may be at work."""
-        return max(1, min(self.decoder.rows, self.compute.cache_tokens // self.columns))
+        return max(1, min(self.decoder.limit, self.compute.cache_tokens // self.columns))
 
-    def run(self) -> Iterator[Decoded]:
+    def steps(self) -> Iterator[list[Decoded]]:
         cache = self.compute.attempt(lambda: encode_prefix(self.compute, self.prefix)) if self.prefix else None
         if cache is not None:
-            self.shared = [OpenLayer(layer) for layer in cache.layers]
+            self.shared = [PrefixLayer(layer, apart=self.apart, remember=True) for layer in cache.layers]
         else:
             # Nothing is shared, or there is no memory for it: every row is its own.
             self.columns += len(self.prefix)
@@ -208,8 +153,8 @@ class _Group:
                 self._step()
                 if not self.active and (self.holding or self.room != self.limit):
                     self._empty(self.limit)
-            yield from self.ended
-            self.ended = []
+            ended, self.ended = self.ended, []
+            yield ended
 
     def _next(self, free: int) -> list[Row]:
         """The waiting rows to read now: of much the same length, and within the budgets."""
@@ -235,11 +180,13 @@ class _Group:
         if logits is not None:
             if self.room < self.limit:
                 # One slot was had where all together were not.
-                self.decoder.rows = max(1, self.limit // 2)
+                self.decoder.limit = max(1, self.limit // 2)
             for _ in batch:
                 self.waiting.popleft()
             self.slots.lengths += [len(row.ids) - len(self.prefix) for row in batch]
             self.active += batch
+            if self.decoder.tracing:
+                self.decoder.begun += batch
             self._write(batch, logits, time.perf_counter() - started)
         elif len(batch) > 1:
             self.compute.halve(sum(len(row.ids) - len(self.prefix) for row in batch))
@@ -256,25 +203,30 @@ class _Group:
         width = max(map(len, own))
         ids = torch.tensor([tokens + [0] * (width - len(tokens)) for tokens in own], device=compute.device)
         positions = torch.arange(skip, skip + width, device=compute.device).expand(len(own), -1)
-        layers = self.shared or [OpenLayer() for _ in range(compute.layers)]
+        layers = self.shared or [PrefixLayer(remember=True) for _ in range(compute.layers)]
+        rows = torch.arange(len(own), device=compute.device)
         lasts = torch.tensor([len(tokens) - 1 for tokens in own], device=compute.device)
-        kept, where = torch.unique(lasts, return_inverse=True)
-        extra = {"logits_to_keep": kept} if compute.can_slice else {}
+        arguments = {
+            "input_ids": ids,
+            "position_ids": positions,
+            "past_key_values": Cache(layers=list(layers)),
+            "use_cache": True,
+        }
         # Padding stands behind, where no token looks: plain causal attention is right.
-        logits = compute.model(
-            input_ids=ids, position_ids=positions, past_key_values=Cache(layers=list(layers)), use_cache=True, **extra
-        ).logits
+        if self.shared and self.apart:
+            with compute.attention(SHARED_PREFIX):
+                logits = compute.logits_at(rows, lasts, **arguments, shared_prefix=self.shared)
+        else:
+            logits = compute.logits_at(rows, lasts, **arguments)
         compute.tokens += ids.numel()
+        added = [layer.take() for layer in layers]
         if not self.pool:
             slots = min(self.room, len(self.waiting))
-            self.pool = [PoolLayer(layer.added[0], layer.added[1], slots, self.columns, self.slots) for layer in layers]
-        for layer, pooled in zip(layers, self.pool, strict=True):
-            keys, values = layer.added
-            layer.added = None
+            self.pool = [PoolLayer(keys, values, slots, self.columns, self.slots) for keys, values in added]
+        for (keys, values), pooled in zip(added, self.pool, strict=True):
             for i, tokens in enumerate(own):
                 pooled.put(len(self.active) + i, keys[i, :, : len(tokens)], values[i, :, : len(tokens)])
-        chosen: torch.Tensor = logits[torch.arange(len(own), device=compute.device), where if compute.can_slice else lasts]
-        return chosen
+        return logits
 
     def _step(self) -> None:
         """One more token for every active row."""
@@ -290,7 +242,7 @@ class _Group:
             self._alone_or_never(self.active[0])
         else:
             self.compute.halvings += 1
-            self.decoder.rows = len(self.active) // 2
+            self.decoder.limit = len(self.active) // 2
             self._empty(self.limit)
 
     def _alone_or_never(self, row: Row) -> None:
@@ -313,7 +265,7 @@ class _Group:
         unseen = torch.arange(slots.width, device=compute.device) > slots.columns.unsqueeze(1)
         dtype = compute.model.dtype
         mask = torch.zeros(unseen.shape, dtype=dtype, device=compute.device).masked_fill_(unseen, torch.finfo(dtype).min)
-        with compute.attention(ATTENTION):
+        with compute.attention(SHARED_PREFIX):
             logits: torch.Tensor = compute.model(
                 input_ids=ids,
                 position_ids=(slots.columns + skip).unsqueeze(1),

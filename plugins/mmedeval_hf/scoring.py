@@ -1,37 +1,60 @@
-"""Chooses how continuations are scored: sharing prefixes where that was seen to give the same numbers, else the plain way."""
+"""Scores continuations: sharing prefixes where that was seen to give the same numbers, else the plain way."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from itertools import chain
 
 from mmedeval_hf.compute import Compute, Item, Scored
 from mmedeval_hf.plain import PlainScorer
-from mmedeval_hf.tree import TreeScorer
-from mmedeval_hf.verify import PLAIN, Way, choose_way, differences
+from mmedeval_hf.tree import TreeScorer, distinct_tokens
+from mmedeval_hf.verify import NOT_SUPPORTED, PLAIN, Way, judge, known_way, telling, unsupported
+
+FAST = "shared prefixes"
 
 
-class Scorer(Protocol):
+class Scorer:
+    """`way` tells, from the first result on, how the items are computed."""
+
+    def __init__(self, compute: Compute, *, sharing: bool) -> None:
+        self.compute, self.sharing = compute, sharing
+        self.plain, self.tree = PlainScorer(compute), TreeScorer(compute)
+        self.way = Way(PLAIN, "nothing to compute")
+
     def score(self, items: Sequence[Item]) -> Iterator[Scored]:
         """Every item once, in any order."""
+        if not items:
+            return
+        before = self.compute.tokens
+        batches = self.tree.batches(items)
+        way = known_way(self.compute, FAST, sharing=self.sharing, longest=max(item.longest for item in items))
+        held: list[Scored] = []
+        if way is None:
+            try:
+                held = next(batches)
+            except NOT_SUPPORTED as error:
+                way = unsupported(self.compute, FAST, error)
+            else:
+                way = self._compare(items, held)
+        self.way = way
+        if way.fast:
+            yield from chain(held, chain.from_iterable(batches))
+        else:
+            # Frees what the fast way holds.
+            batches.close()
+            self.compute.tokens = before
+            yield from self.plain.score(items)
 
-
-def choose_scorer(compute: Compute, items: Sequence[Item], *, sharing: bool) -> tuple[Way, Scorer]:
-    """The scorer for these items."""
-    plain = PlainScorer(compute)
-    if not sharing:
-        return Way(PLAIN, "asked for"), plain
-    tree = TreeScorer(compute)
-
-    def measure(probe: list[Item]) -> list[float] | None:
-        pairs = zip(_by_index(tree, probe), _by_index(plain, probe), strict=True)
-        both = [(a, b) for a, b in pairs if a is not None and b is not None]
-        return differences(*zip(*both, strict=True)) if both else None
-
-    way = choose_way(compute, "shared prefixes", items, longest=max((item.longest for item in items), default=0), measure=measure)
-    return way, tree if way.fast else plain
-
-
-def _by_index(scorer: Scorer, items: Sequence[Item]) -> list[list[float] | None]:
-    found = {scored.index: scored.values for scored in scorer.score(items)}
-    return [found[i] for i in range(len(items))]
+    def _compare(self, items: Sequence[Item], first: Sequence[Scored]) -> Way:
+        """The first results beside those of the plain way; of an item with many continuations, the first and the longest one."""
+        ours = {scored.index: scored.values for scored in first if scored.values is not None}
+        pairs = []
+        with self.compute.uncounted():
+            for i in telling(items, [*ours], distinct_tokens(items)) if ours else ():
+                item = items[i]
+                some = sorted({0, max(range(len(item.continuations)), key=lambda c: len(item.continuations[c]))})
+                part = Item(item.context, [item.continuations[c] for c in some])
+                (scored,) = self.plain.score([part])
+                if scored.values is not None:
+                    pairs.append(([ours[i][c] for c in some], scored.values))
+        return judge(self.compute, FAST, pairs)

@@ -10,18 +10,22 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers.cache_utils import Cache, DynamicCache, DynamicLayer
+from transformers.cache_utils import Cache, DynamicCache
 
+from mmedeval_hf.attention import SHARED_PREFIX, PrefixLayer, fits_long_queries
 from mmedeval_hf.compute import MAX_LOGITS, Compute, Item, Scored
 from mmedeval_hf.tokens import common_prefix
 
 # Rows of a batch are padded to the longest; more than this share of padding starts another batch.
 MAX_PADDING = 0.04
+# A group of its own must save this part of a batch: it ends the batches before it early.
+GROUP_SHARE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,27 +116,6 @@ def group(items: Sequence[Item], *, overhead: int = 0) -> list[Group]:
     return groups
 
 
-class FrozenLayer(DynamicLayer):
-    """Keys and values of a prefix, the same for every row of a batch; what a forward pass adds is not kept."""
-
-    def __init__(self, layer: Any = None) -> None:
-        super().__init__()
-        if layer is not None:
-            self.lazy_initialization(layer.keys, layer.values)
-            self.keys: torch.Tensor = layer.keys
-            self.values: torch.Tensor = layer.values
-
-    def update(
-        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        if not self.is_initialized:
-            return key_states, value_states
-        rows = key_states.shape[0]
-        keys = torch.cat([self.keys.expand(rows, -1, -1, -1), key_states], dim=-2)
-        values = torch.cat([self.values.expand(rows, -1, -1, -1), value_states], dim=-2)
-        return keys, values
-
-
 def encode_prefix(compute: Compute, prefix: Sequence[int]) -> Cache:
     """The prefix's keys and values, layer by layer."""
     cache = DynamicCache()
@@ -146,64 +129,70 @@ def encode_prefix(compute: Compute, prefix: Sequence[int]) -> Cache:
 class TreeScorer:
     def __init__(self, compute: Compute) -> None:
         self.compute = compute
+        self.apart = fits_long_queries(compute.model)
 
-    def score(self, items: Sequence[Item]) -> Iterator[Scored]:
-        """Every item once, group by group."""
-        for each in group(items):
+    def batches(self, items: Sequence[Item]) -> Generator[list[Scored]]:
+        """Every item once, batch by batch; groups that share most come first."""
+        groups = group(items, overhead=self.compute.tokens_at_once // GROUP_SHARE)
+        for each in sorted(groups, key=lambda each: (-len(each.prefix) * (len(each.members) - 1), -len(each.members))):
             started = time.perf_counter()
-            cache = self._cache(each.prefix)
-            length = len(each.prefix) if cache is not None else 0
+            prefix = self._encode(each.prefix)
+            length = len(each.prefix) if prefix else 0
             shared = (time.perf_counter() - started) / len(each.members)
             rows = [branch(i, items[i].context[length:], items[i].continuations) for i in each.members]
             rows.sort(key=lambda row: (-len(row.tokens), row.item))
             for batch in self._batches(rows, length):
-                for scored in self._compute(batch, cache, length):
-                    yield Scored(scored.index, scored.values, scored.seconds + shared)
+                for scored in self._compute(batch, prefix, length):
+                    yield [Scored(one.index, one.values, one.seconds + shared) for one in scored]
 
-    def _cache(self, prefix: Sequence[int]) -> Cache | None:
-        """The prefix's keys and values; `None` where there is no prefix, or no memory for it."""
+    def _encode(self, prefix: Sequence[int]) -> list[PrefixLayer]:
+        """The prefix's keys and values; empty where there is no prefix, or no memory for it."""
         cache = self.compute.attempt(lambda: encode_prefix(self.compute, prefix)) if prefix else None
-        return None if cache is None else Cache(layers=[FrozenLayer(layer) for layer in cache.layers])
+        return [] if cache is None else [PrefixLayer(layer, apart=self.apart) for layer in cache.layers]
 
     def _batches(self, rows: Sequence[Branch], length: int) -> Iterator[list[Branch]]:
         """Neighbours in length together: little padding, and within the budgets for tokens, cache and logits."""
         batch: list[Branch] = []
-        filled, scored = 0, set[int]()
+        filled = scored = 0
+        kept = 0 if self.apart else length
         for row in rows:
             width, size = len((batch or [row])[0].tokens), len(batch) + 1
             full = (
                 size * width > self.compute.tokens_at_once
                 or size > self.compute.rows_at_once
-                or size * (length + width) > self.compute.cache_tokens
-                or size * len(scored | row.scored) * self.compute.vocabulary > MAX_LOGITS
+                or size * (kept + width) > self.compute.cache_tokens
+                or (scored + len(row.scored)) * self.compute.vocabulary > MAX_LOGITS
                 or size * width - filled - len(row.tokens) > MAX_PADDING * size * width
             )
             if batch and full:
                 yield batch
-                batch, filled, scored = [], 0, set()
+                batch, filled, scored = [], 0, 0
             batch.append(row)
-            filled, scored = filled + len(row.tokens), scored | row.scored
+            filled, scored = filled + len(row.tokens), scored + len(row.scored)
         if batch:
             yield batch
 
-    def _compute(self, batch: Sequence[Branch], cache: Cache | None, length: int) -> Iterator[Scored]:
+    def _compute(self, batch: Sequence[Branch], prefix: list[PrefixLayer], length: int) -> Iterator[list[Scored]]:
         """The scores of a batch, in halves where memory runs out."""
         started = time.perf_counter()
-        values = self.compute.attempt(lambda: self._forward(batch, cache, length))
+        values = self.compute.attempt(lambda: self._forward(batch, prefix, length))
         if values is None and len(batch) > 1:
             self.compute.halve(sum(len(row.tokens) for row in batch))
             half = len(batch) // 2
-            yield from self._compute(batch[:half], cache, length)
-            yield from self._compute(batch[half:], cache, length)
+            yield from self._compute(batch[:half], prefix, length)
+            yield from self._compute(batch[half:], prefix, length)
             return
         seconds = time.perf_counter() - started
         total = sum(len(row.tokens) for row in batch)
-        for i, row in enumerate(batch):
-            yield Scored(row.item, None if values is None else values[i], seconds * len(row.tokens) / total)
+        yield [
+            Scored(row.item, None if values is None else values[i], seconds * len(row.tokens) / total)
+            for i, row in enumerate(batch)
+        ]
 
-    def _forward(self, batch: Sequence[Branch], cache: Cache | None, length: int) -> list[list[float]]:
+    def _forward(self, batch: Sequence[Branch], prefix: list[PrefixLayer], length: int) -> list[list[float]]:
+        compute = self.compute
         width = max(len(row.tokens) for row in batch)
-        self.compute.tokens += len(batch) * width
+        compute.tokens += len(batch) * width
         ids = torch.zeros(len(batch), width, dtype=torch.long)
         # Padding goes on counting (a position that falls back reads as the start of another sequence), but no further than the
         # deepest token: a row of many branches is longer than any path through it, and positions may end there.
@@ -213,28 +202,25 @@ class TreeScorer:
             ids[i, : len(row.tokens)] = torch.tensor(row.tokens)
             if row.straight < len(row.tokens):
                 positions[i, : len(row.tokens)] = torch.tensor(_depths(row, length))
-        arguments: dict[str, Any] = {"input_ids": ids.to(self.compute.device), "position_ids": positions.to(self.compute.device)}
-        if cache is not None:
-            arguments["past_key_values"] = cache
-        if any(row.straight < len(row.tokens) for row in batch):
-            arguments["attention_mask"] = self._mask(batch, width, length)
+        arguments: dict[str, Any] = {"input_ids": ids.to(compute.device), "position_ids": positions.to(compute.device)}
+        apart = self.apart and bool(prefix)
         # Without a branch plain causal attention is right, and faster: padding stands behind, where no token looks.
-        wanted = sorted(set[int]().union(*(row.scored for row in batch)))
-        if self.compute.can_slice:
-            arguments["logits_to_keep"] = torch.tensor(wanted, device=self.compute.device)
-            column = {place: i for i, place in enumerate(wanted)}
-        else:
-            column = {place: place for place in wanted}
-        logits = self.compute.model(**arguments, use_cache=cache is not None).logits
+        if any(row.straight < len(row.tokens) for row in batch):
+            arguments["attention_mask"] = self._mask(batch, width, 0 if apart else length)
+        if prefix:
+            arguments["past_key_values"] = Cache(layers=list(prefix))
+        if apart:
+            arguments["shared_prefix"] = prefix
         # Each place once, however many continuations are predicted from it.
         places = [(i, place) for i, row in enumerate(batch) for place in sorted(row.scored)]
         number = {place: n for n, place in enumerate(places)}
-        rows, columns = torch.tensor([(i, column[place]) for i, place in places], device=logits.device).T
-        picked = logits[rows, columns].float()
-        norms = picked.logsumexp(1)
+        rows, columns = torch.tensor(places, device=compute.device).T
+        with compute.attention(SHARED_PREFIX) if apart else nullcontext():
+            logits = compute.logits_at(rows, columns, **arguments, use_cache=bool(prefix)).float()
+        norms = logits.logsumexp(1)
         asked = [(number[i, place], token) for i, row in enumerate(batch) for path in row.targets for place, token in path]
         where, tokens = torch.tensor(asked, device=logits.device).T
-        scores = iter((picked[where, tokens] - norms[where]).tolist())
+        scores = iter((logits[where, tokens] - norms[where]).tolist())
         return [[sum(next(scores) for _ in path) for path in row.targets] for row in batch]
 
     def _mask(self, batch: Sequence[Branch], width: int, length: int) -> torch.Tensor:

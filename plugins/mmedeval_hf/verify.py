@@ -1,10 +1,9 @@
-"""Decides whether the fast way may be gone: it is where it was seen to give the same numbers as the plain one."""
+"""Decides whether a faster way may be gone: its first results must be those of the plain way."""
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -12,14 +11,15 @@ import torch
 
 from mmedeval import BackendError
 from mmedeval_hf.compute import Compute, Item
-from mmedeval_hf.tokens import common_prefix
-from mmedeval_hf.tree import branch
 
 # How far the two ways may differ on one loglikelihood; half precision rounds attention in another order.
 TOLERANCE, TOLERANCE_HALF = 1e-4, 2e-2
 # What a model raises that takes no 4-D mask, no position ids, or no cache of ours.
 NOT_SUPPORTED = (BackendError, TypeError, ValueError, AttributeError, NotImplementedError, KeyError, IndexError)
 PLAIN = "plain"
+# The plain way computes shared tokens again and again: so many items are compared at most, and beyond the first one no more than
+# this part of all tokens.
+COMPARED_ITEMS, COMPARED_SHARE = 4, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,56 +39,52 @@ class Way:
         return asdict(self)
 
 
-def choose_way(
-    compute: Compute, fast: str, items: Sequence[Item], *, longest: int, measure: Callable[[list[Item]], list[float] | None]
-) -> Way:
-    """`fast` or plain, for items of which the longest has so many tokens.
-
-    `measure` computes a few items both ways and returns the differences, none where memory did not suffice. That is done once per
-    loaded model.
-    """
-    if not items:
-        return Way(PLAIN, "nothing to compute")
+def known_way(compute: Compute, fast: str, *, sharing: bool, longest: int) -> Way | None:
+    """The way for items of which the longest has so many tokens; `None` where the fast one has yet to be tried."""
+    if not sharing:
+        return Way(PLAIN, "asked for")
     window = attention_window(compute)
     if window is not None and longest > window:
         # The fast way's mask knows no window; a few items could agree by chance.
         return Way(PLAIN, f"the model attends to {window} tokens at a time, the longest item has {longest}")
-    if fast not in compute.ways:
-        compute.ways[fast] = _verify(compute, fast, telling(items), measure)
-    return compute.ways[fast]
+    return compute.ways.get(fast)
 
 
-def _verify(compute: Compute, fast: str, probe: list[Item], measure: Callable[[list[Item]], list[float] | None]) -> Way:
-    try:
-        differences = measure(probe)
-    except NOT_SUPPORTED as error:
-        return Way(PLAIN, f"the model does not take what {fast} needs ({type(error).__name__})")
+def unsupported(compute: Compute, fast: str, error: Exception) -> Way:
+    return _keep(compute, fast, Way(PLAIN, f"the model does not take what {fast} needs ({type(error).__name__})"))
+
+
+def judge(compute: Compute, fast: str, pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Way:
+    """The way that follows from loglikelihoods of the same items, computed the fast way and the plain one."""
+    differences = [abs(a - b) for pair in pairs for a, b in zip(*pair, strict=True)]
     if not differences:
-        return Way(PLAIN, "too little memory to compare")
+        return _keep(compute, fast, Way(PLAIN, "too little memory to compare"))
     # `max` passes over what is no number.
-    difference = max(differences) if all(map(math.isfinite, differences)) else math.inf
+    worst = max(differences) if all(map(math.isfinite, differences)) else math.inf
     full = compute.model.dtype in (torch.float32, torch.float64)
-    if difference > (TOLERANCE if full else TOLERANCE_HALF):
-        return Way(PLAIN, f"{fast} changes loglikelihoods by {difference:.2g}", len(probe), difference)
-    return Way(fast, "verified against the plain way", len(probe), difference)
+    if worst > (TOLERANCE if full else TOLERANCE_HALF):
+        return _keep(compute, fast, Way(PLAIN, f"{fast} changes loglikelihoods by {worst:.2g}", len(pairs), worst))
+    return _keep(compute, fast, Way(fast, "verified against the plain way", len(pairs), worst))
 
 
-def telling(items: Sequence[Item]) -> list[Item]:
-    """A few items that show differences: the longest, the shortest, the longest that branches, and the two that share most."""
-    if len(items) < 2:
-        return list(items)
-    order = sorted(range(len(items)), key=lambda i: items[i].context)
-    pair = max(itertools.pairwise(order), key=lambda ab: common_prefix(items[ab[0]].context, items[ab[1]].context))
-    longest = max(order, key=lambda i: len(items[i].context))
-    shortest = min(order, key=lambda i: len(items[i].context))
-    branched = max(order, key=lambda i: (_branches(items[i]), items[i].longest))
-    return [items[i] for i in dict.fromkeys([*pair, longest, shortest, branched])]
+def _keep(compute: Compute, fast: str, way: Way) -> Way:
+    compute.ways[fast] = way
+    return way
 
 
-def _branches(item: Item) -> bool:
-    """Whether the continuations make a tree and not one line."""
-    row = branch(0, item.context, item.continuations)
-    return row.straight < len(row.tokens)
+def telling(items: Sequence[Item], indices: Sequence[int], total: int) -> list[int]:
+    """Those of the items that show most and are compared: the longest, the shortest, and more, as long as that costs little.
+
+    `total` is the number of tokens that are computed in all.
+    """
+    order = sorted(indices, key=lambda i: (-items[i].longest, i))
+    order = [*order[:1], *order[-1:], *order[1:-1]][:COMPARED_ITEMS] if len(order) > 1 else order
+    chosen, spent = order[:1], items[order[0]].longest
+    for i in order[1:]:
+        spent += items[i].longest
+        if spent <= COMPARED_SHARE * total:
+            chosen.append(i)
+    return chosen
 
 
 def attention_window(compute: Compute) -> int | None:
@@ -98,7 +94,3 @@ def attention_window(compute: Compute) -> int | None:
         return None
     sizes = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
     return min((size for size in sizes if isinstance(size, int) and size > 0), default=None)
-
-
-def differences(ours: Iterable[Sequence[float]], plain: Iterable[Sequence[float]]) -> list[float]:
-    return [abs(a - b) for pair in zip(ours, plain, strict=True) for a, b in zip(*pair, strict=True)]

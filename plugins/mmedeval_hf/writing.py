@@ -6,15 +6,19 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import chain
 from typing import Any
 
 import torch
 
 from mmedeval import Failure, GenerateRequest, Generation, Usage
 from mmedeval_hf.compute import Compute, Item
-from mmedeval_hf.decoding import Decoder, Job, PlainDecoder
+from mmedeval_hf.decoding import Decoded, Job, PlainDecoder
 from mmedeval_hf.pool import PoolDecoder, Row
-from mmedeval_hf.verify import PLAIN, Way, choose_way, differences
+from mmedeval_hf.tree import distinct_tokens
+from mmedeval_hf.verify import NOT_SUPPORTED, PLAIN, Way, judge, known_way, telling, unsupported
+
+FAST = "continuous batching"
 
 # Settings that a checkpoint may bring along and that change what `generate` returns, not what the model says.
 STRUCTURAL: Mapping[str, Any] = {
@@ -58,25 +62,70 @@ class Writing:
 
 
 class Writer:
-    """`choose` first, then `write`."""
+    """`way` tells, from the first result on, how the texts are written."""
 
-    def __init__(self, compute: Compute, tokenizer: Any) -> None:
-        self.compute, self.tokenizer = compute, tokenizer
+    def __init__(self, compute: Compute, tokenizer: Any, *, sharing: bool) -> None:
+        self.compute, self.tokenizer, self.sharing = compute, tokenizer, sharing
+        self.way = Way(PLAIN, "nothing to compute")
         for name, value in STRUCTURAL.items():
             setattr(compute.model.generation_config, name, value)
-        pad = tokenizer.pad_token_id
-        self.plain = PlainDecoder(compute, pad if pad is not None else next(iter(self.ends), 0), self.ends)
-        self.decoder: Decoder = self.plain
 
     def write(self, pending: Sequence[Writing]) -> Iterator[Generation | Failure]:
         """An answer to each, as soon as it is there."""
-        for decoded in self.decoder.decode([self._job(writing) for writing in pending]):
+        for decoded in self._decode([self._job(writing) for writing in pending]):
             writing = pending[decoded.index]
             if decoded.new is None:
                 message = f"{len(writing.ids)} tokens and an answer of {writing.max_tokens} do not fit into memory"
                 yield Failure(request_id=writing.request.id, kind="out_of_memory", message=message, usage=writing.usage)
             else:
                 yield self._generation(writing, decoded.new, decoded.seconds)
+
+    def _decode(self, jobs: Sequence[Job]) -> Iterator[Decoded]:
+        """The tokens of every job, the fast way where that may be gone."""
+        if not jobs:
+            return
+        before = self.compute.tokens
+        pool = PoolDecoder(self.compute)
+        steps = pool.steps(jobs)
+        own = sorted(self.compute.model.generation_config.to_diff_dict().keys() - NEUTRAL)
+        longest = max(len(job.ids) + job.max_tokens for job in jobs)
+        way = known_way(self.compute, FAST, sharing=self.sharing, longest=longest)
+        if own:
+            way = Way(PLAIN, f"the checkpoint sets {', '.join(own)} for generation")
+        held: list[Decoded] = []
+        if way is None:
+            pool.tracing = True
+            try:
+                while not held and not any(len(row.new) == PROBE_TOKENS for row in pool.begun):
+                    held = next(steps)
+            except NOT_SUPPORTED as error:
+                way = unsupported(self.compute, FAST, error)
+            else:
+                way = self._compare(jobs, pool.begun)
+            pool.tracing = False
+        self.way = way
+        if way.fast:
+            yield from chain(held, chain.from_iterable(steps))
+        else:
+            # Frees what the fast way holds.
+            steps.close()
+            self.compute.tokens = before
+            pad = self.tokenizer.pad_token_id
+            pad = pad if pad is not None else next(iter(self.ends), 0)
+            yield from PlainDecoder(self.compute, pad, self.ends).decode(jobs)
+
+    def _compare(self, jobs: Sequence[Job], begun: Sequence[Row]) -> Way:
+        """The first tokens of the first rows beside plain forward passes over them."""
+        items = [Item(job.ids, []) for job in jobs]
+        rows = {row.index: row for row in begun if row.new}
+        total = distinct_tokens(items) + sum(job.max_tokens for job in jobs)
+        pairs = []
+        with self.compute.uncounted():
+            for i in telling(items, [*rows], total) if rows else ():
+                plain = self.compute.attempt(partial(_plain_scores, self.compute, rows[i].job.ids, rows[i].new))
+                if plain is not None:
+                    pairs.append((rows[i].scores, plain))
+        return judge(self.compute, FAST, pairs)
 
     @cached_property
     def ends(self) -> tuple[int, ...]:
@@ -115,59 +164,14 @@ class Writer:
         usage = replace(writing.usage, tokens_out=len(new), seconds=seconds)
         return Generation(request_id=writing.request.id, text=text, finish_reason="stop" if ended else "length", usage=usage)
 
-    def choose(self, pending: Sequence[Writing], *, sharing: bool) -> Way:
-        """How these will be written."""
-        if not sharing:
-            return Way(PLAIN, "asked for")
-        own = sorted(self.compute.model.generation_config.to_diff_dict().keys() - NEUTRAL)
-        if own:
-            return Way(PLAIN, f"the checkpoint sets {', '.join(own)} for generation")
-        way = choose_way(
-            self.compute,
-            "continuous batching",
-            [Item(writing.ids, []) for writing in pending],
-            longest=max((len(writing.ids) + writing.max_tokens for writing in pending), default=0),
-            measure=lambda probe: _measure(self.compute, probe),
-        )
-        self.decoder = PoolDecoder(self.compute) if way.fast else self.plain
-        return way
 
-
-class _Traced(PoolDecoder):
-    """Notes the loglikelihood of each token that it chooses."""
-
-    def __init__(self, compute: Compute) -> None:
-        super().__init__(compute)
-        self.scores: dict[int, list[float]] = {}
-
-    def choose(self, logits: torch.Tensor, rows: Sequence[Row]) -> list[int]:
-        tokens = super().choose(logits, rows)
-        scores = logits.float().log_softmax(dim=1)
-        for i, (row, token) in enumerate(zip(rows, tokens, strict=True)):
-            self.scores.setdefault(row.index, []).append(float(scores[i, token]))
-        return tokens
-
-
-def _measure(compute: Compute, items: Sequence[Item]) -> list[float] | None:
-    """Differences between loglikelihoods while writing and in a plain forward pass over what was written."""
-    jobs = [Job(ids=item.context, max_tokens=PROBE_TOKENS, ended=lambda _: False) for item in items]
-    traced = _Traced(compute)
-    written = {decoded.index: decoded.new for decoded in traced.decode(jobs)}
-    ours, plain = [], []
-    for i, job in enumerate(jobs):
-        new = written[i]
-        logits = None if new is None else compute.attempt(partial(_plain_logits, compute, job.ids, new))
-        if new is None or logits is None:
-            return None
-        ours.append(traced.scores[i])
-        plain.append(logits.log_softmax(dim=1)[range(len(new)), new].tolist())
-    return differences(ours, plain)
-
-
-def _plain_logits(compute: Compute, context: Sequence[int], new: Sequence[int]) -> torch.Tensor:
+def _plain_scores(compute: Compute, context: Sequence[int], new: Sequence[int]) -> list[float]:
+    """Loglikelihoods of tokens behind a context, by one forward pass."""
     ids = torch.tensor([[*context, *new[:-1]]], device=compute.device)
-    logits: torch.Tensor = compute.model(input_ids=ids, use_cache=False).logits[0, len(context) - 1 :]
-    return logits.float()
+    extra = {"logits_to_keep": len(new)} if compute.can_slice else {}
+    logits = compute.model(input_ids=ids, use_cache=False, **extra).logits[0, -len(new) :]
+    scores: list[float] = logits.log_softmax(dim=1, dtype=torch.float32)[range(len(new)), list(new)].tolist()
+    return scores
 
 
 def _seed(seed: int, request_id: str) -> int:
