@@ -19,7 +19,7 @@ ARGUMENTS: Mapping[str, str] = {
     "trust_remote_code": "true: run the Python code that comes with the model (default false)",
     "use_safetensors": "false: also read pickled weights, which can run code (default true)",
     "max_length": "context length to use instead of the model's own",
-    "batch_tokens": "tokens computed at once, padding included (default 4096 on a CPU, 32768 on a GPU)",
+    "batch_tokens": "tokens computed at once (default: what memory allows, at most 4096 on a CPU and 32768 on a GPU)",
     "batch_size": "most sequences computed at once (default 256)",
     "attn_implementation": "eager, sdpa, flash_attention_2, ...",
     "prefix_sharing": "false: compute every continuation on its own, shared tokens again and again (default true)",

@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from mmedeval import BackendError
+from mmedeval_hf import budget
 from mmedeval_hf.loading import first_line
 from mmedeval_hf.options import Options
 
 # The logits of one batch stay under this many numbers (1 GiB in float32), whatever the vocabulary.
 MAX_LOGITS = 2**28
-# Keys and values that are kept for a batch stay under this share of a GPU's memory, or under this many bytes elsewhere.
-CACHE_SHARE, CACHE_BYTES = 0.25, 2 * 2**30
+# On a GPU a pass over so many random tokens shows what activations really take.
+PROBE_TOKENS = 2048
 
 if TYPE_CHECKING:
     from mmedeval_hf.verify import Way
@@ -60,7 +61,6 @@ class Compute:
     def __init__(self, model: Any, name: str, options: Options, warnings: Sequence[str] = ()) -> None:
         self.model, self.name, self.warnings = model, name, list(warnings)
         self.device = torch.device(model.device)
-        self.tokens_at_once = options.tokens_at_once(self.device.type)
         self.rows_at_once = options.batch_size
         self.halvings = 0
         self.ways: dict[str, Way] = {}
@@ -74,18 +74,24 @@ class Compute:
         parameters = inspect.signature(base.forward).parameters
         # Whether the model can run its head on some positions only.
         self.can_slice = "logits_to_keep" in parameters
-
-    @property
-    def cache_tokens(self) -> int:
+        free = budget.free_memory(self.device)
+        self.cache_tokens = budget.cache_tokens(free, budget.cache_bytes(config, model.dtype), self.device.type)
         """How many tokens' keys and values may be kept at once."""
-        config = self.model.config.get_text_config()
-        heads = getattr(config, "num_key_value_heads", None) or config.num_attention_heads
-        size = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
-        bytes_per_token = 2 * config.num_hidden_layers * heads * size * torch.finfo(self.model.dtype).bits // 8
-        budget: int = CACHE_BYTES
-        if self.device.type == "cuda":
-            budget = int(torch.cuda.get_device_properties(self.device).total_memory * CACHE_SHARE)
-        return max(1, budget // int(bytes_per_token))
+        per_token = budget.activation_bytes(config, model.dtype)
+        self.tokens_at_once = options.batch_tokens or budget.tokens_at_once(free, per_token, self.device.type)
+        if self.device.type == "cuda" and options.batch_tokens is None:
+            self.tokens_at_once = budget.tokens_at_once(free, max(per_token, self._probe()), "cuda")
+
+    def _probe(self) -> int:
+        """Bytes per token that a pass over some tokens took at its peak; on a CPU the run's first batch shows whether it fits."""
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        size = min(PROBE_TOKENS, self.tokens_at_once)
+        ids = torch.randint(self.vocabulary, (max(1, size // 256), 256), device=self.device)
+        extra = {"logits_to_keep": 1} if self.can_slice else {}
+        if self.attempt(lambda: self.model(input_ids=ids, use_cache=False, **extra)) is None:
+            return 0
+        return int(torch.cuda.max_memory_allocated(self.device) - before) // ids.numel()
 
     def attempt(self, work: Callable[[], T]) -> T | None:
         """The result of `work`, or `None` when memory ran out. Raises `BackendError` for any other failure of the model."""

@@ -16,8 +16,6 @@ DTYPES: Mapping[str, Any] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
-CPU_BATCH_TOKENS = 4096
-GPU_BATCH_TOKENS = 32768
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,9 +60,6 @@ class Options:
             return torch.device(self.device)
         except RuntimeError as error:
             raise UsageError(f"--model-arg device={self.device!r} is no device; use cpu, cuda, cuda:1 or mps") from error
-
-    def tokens_at_once(self, device: str) -> int:
-        return self.batch_tokens or (CPU_BATCH_TOKENS if device == "cpu" else GPU_BATCH_TOKENS)
 
 
 def _boolean(name: str, value: str) -> bool:
