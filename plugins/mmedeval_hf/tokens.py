@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +14,8 @@ from mmedeval_hf.loading import first_line
 
 # So many requests with the same last line are tokenised the slow way too, before the fast one is trusted.
 VERIFIED_PAIRS = 4
+# A shared beginning of fewer characters is not worth the trouble.
+SHORTEST_HEAD = 400
 
 
 class Encoder:
@@ -23,6 +26,9 @@ class Encoder:
         self._tails: dict[str, list[int]] = {}
         self._verified: dict[str, int] = {}
         self._tails_hold = True
+        self._head: _Head | None = None
+        self._heads_hold = True
+        self._last = ""
 
     @cached_property
     def prefix(self) -> list[int]:
@@ -73,7 +79,7 @@ class Encoder:
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         text, special = self.prompt_text(prompt)
-        return self.encode([text], special=special)[0]
+        return self._context(text, special=special)
 
     def bos_count(self, ids: Sequence[int]) -> int | None:
         """The BOS tokens in front; `None` where there is none and this tokenizer puts none in front of text."""
@@ -94,12 +100,38 @@ class Encoder:
         text, special = self.prompt_text(prompt)
         context = text.rstrip()
         behind = [text[len(context) :] + continuation for continuation in continuations]
-        prompt_ids = self.encode([context], special=special)[0]
+        prompt_ids = self._context(context, special=special)
         joined = self._join(context, prompt_ids, behind, special=special)
         merged = any(whole[: len(prompt_ids)] != prompt_ids for whole in joined)
         if merged and any(len(whole) <= len(prompt_ids) for whole in joined):
             prompt_ids = prompt_ids[: min(common_prefix(prompt_ids, whole) for whole in joined)]
         return prompt_ids, [whole[len(prompt_ids) :] for whole in joined], merged
+
+    def _context(self, text: str, *, special: bool) -> list[int]:
+        """The ids of a prompt; the solved examples that it shares with the one before are tokenised once.
+
+        Up to the start of a line, that is, where the tokens of the lines stand alone as they stand in the prompt. The first prompts
+        with such a head are tokenised in full too; one difference, and all are.
+        """
+        head = self._head
+        known = head is not None and head.special == special and text.startswith(head.text)
+        behind = text[len(head.text) :] if known and head is not None else ""
+        # White space may belong to the line before.
+        alone = self._heads_hold and bool(behind) and not behind[0].isspace()
+        if alone and head is not None:
+            joined = head.ids + self._plain([behind])[0]
+            head.verified += 1
+            if head.verified > VERIFIED_PAIRS:
+                return joined
+        whole = self.encode([text], special=special)[0]
+        if alone:
+            self._heads_hold = joined == whole
+        elif self._heads_hold and not known:
+            cut = text.rfind("\n", 0, common_prefix(self._last, text)) + 1
+            if cut >= SHORTEST_HEAD:
+                self._head = _Head(text[:cut], self.encode([text[:cut]], special=special)[0], special)
+        self._last = text
+        return whole
 
     def _join(self, context: str, context_ids: list[int], behind: Sequence[str], *, special: bool) -> list[list[int]]:
         """The ids of `context` followed by each of the texts `behind`.
@@ -130,6 +162,16 @@ class Encoder:
         return self._tails[text]
 
 
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many first tokens two sequences share."""
+@dataclass(slots=True)
+class _Head:
+    """The beginning that prompts share, and how often its tokens were seen to stand alone."""
+
+    text: str
+    ids: list[int]
+    special: bool
+    verified: int = 0
+
+
+def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:
+    """How many first elements two sequences share."""
     return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
