@@ -110,7 +110,7 @@ class Encoder:
     def _context(self, text: str, *, special: bool) -> list[int]:
         """The ids of a prompt; the solved examples that it shares with the one before are tokenised once.
 
-        Up to the start of a line, that is, where the tokens of the lines stand alone as they stand in the prompt. The first prompts
+        Up to the start of a line, that is, where the lines' tokens stand alone as they stand in the prompt. The first few prompts
         with such a head are tokenised in full too; one difference, and all are.
         """
         head = self._head
