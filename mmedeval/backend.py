@@ -41,8 +41,8 @@ class Backend:
     def runtime(self) -> Mapping[str, Any]:
         """What is known once the model is loaded: device, precision, limits.
 
-        Under "warnings" stands a list of sentences. What stands under "process" (such as batch sizes) is this process's own and
-        not the run's: it is kept beside the record.
+        Under "warnings" stands a list of sentences. What stands under "process" (such as batch sizes) is this process's own: a run
+        that was resumed tells it of the process that ended it.
         """
         return {}
 
