@@ -36,13 +36,8 @@ class Item:
     continuations: list[list[int]]
 
     @property
-    def fed(self) -> list[list[int]]:
-        """The sequences that a model must read: the last token of a continuation is only predicted."""
-        return [self.context + continuation[:-1] for continuation in self.continuations]
-
-    @property
     def longest(self) -> int:
-        """The tokens of the longest sequence."""
+        """The tokens of the longest sequence that a model must read: the last token of a continuation is only predicted."""
         return len(self.context) + max((len(continuation) - 1 for continuation in self.continuations), default=0)
 
 

@@ -90,7 +90,7 @@ class PoolLayer(DynamicLayer):
 
 
 class PoolDecoder:
-    """While `tracing` is set, rows note the loglikelihoods of their tokens; `rows` are those that have been begun."""
+    """While `tracing` is set, rows note the loglikelihoods of their tokens, and `begun` lists them."""
 
     def __init__(self, compute: Compute) -> None:
         self.compute = compute

@@ -32,21 +32,11 @@ STRUCTURAL: Mapping[str, Any] = {
     "min_new_tokens": None,
 }
 # Settings that leave a greedy text as it is. Any other that a checkpoint brings is transformers' to apply.
-NEUTRAL = frozenset(
-    {
-        *STRUCTURAL,
-        "bos_token_id",
-        "eos_token_id",
-        "pad_token_id",
-        "do_sample",
-        "temperature",
-        "top_k",
-        "top_p",
-        "min_p",
-        "typical_p",
-    }
-    | {"transformers_version", "_from_model_config", "use_cache", "max_new_tokens", "output_attentions", "output_hidden_states"}
-)
+NEUTRAL = {
+    *STRUCTURAL, "bos_token_id", "eos_token_id", "pad_token_id", "transformers_version", "_from_model_config", "use_cache",
+    "max_new_tokens", "do_sample", "temperature", "top_k", "top_p", "min_p", "typical_p", "output_attentions",
+    "output_hidden_states",
+}  # fmt: skip
 # So many tokens of a few texts are compared at the start.
 PROBE_TOKENS = 4
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -47,6 +48,8 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "llama": {},
     "gpt2": {},
     "qwen2": {"num_key_value_heads": 2},
+    "qwen3": {"num_key_value_heads": 2},
+    "gemma2": {"num_key_value_heads": 2},
     "mistral": {"num_key_value_heads": 2, "sliding_window": 8},
     "bloom": {},
     "mamba": {},
@@ -463,6 +466,25 @@ def test_out_of_memory_halves_the_batch_and_changes_no_value(
     runtime = backend.runtime()
     assert runtime["way"] == ("shared prefixes" if sharing == "true" else "plain")
     assert runtime["process"]["out_of_memory_halvings"] > 0
+
+
+@pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="other systems tell the peak memory in other units, or not at all"
+)
+def test_peak_memory_does_not_grow_with_the_number_of_items(tiny: Callable[..., Path]) -> None:
+    import resource
+
+    backend = hf(tiny(), batch_tokens="1024")
+
+    def peak_after(count: int) -> int:
+        requests = [ask(f"Which of the {i} metals? " * 12, [" A", " A,B\n"], f"{count}/{i}") for i in range(count)]
+        answers(backend, requests)
+        return int(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+
+    peak_after(40)
+    few = peak_after(40)
+    # In kibibytes; ten times as many items, with less than 100 for each of the others, prompts and answers included.
+    assert peak_after(400) - few < 36_000
 
 
 @pytest.mark.parametrize("sharing", ["true", "false"])

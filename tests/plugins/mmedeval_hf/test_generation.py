@@ -22,6 +22,8 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "llama": {},
     "gpt2": {},
     "qwen2": {"num_key_value_heads": 2},
+    "qwen3": {"num_key_value_heads": 2},
+    "gemma2": {"num_key_value_heads": 2},
     "mistral": {"num_key_value_heads": 2, "sliding_window": 8},
     "bloom": {},
     "mamba": {},
@@ -90,6 +92,28 @@ def test_greedy_text_is_transformers_own_and_the_same_in_any_batch(model_type: s
     assert seen(written(hf(path, batch_size="3"), requests[::-1]))[::-1] == seen(alone)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "way"),
+    [
+        ("llama", "continuous batching"),
+        ("gpt2", "continuous batching"),
+        ("qwen2", "continuous batching"),
+        ("qwen3", "continuous batching"),
+        ("gemma2", "continuous batching"),
+        ("mistral", "plain"),
+        ("bloom", "plain"),
+        ("mamba", "plain"),
+    ],
+)
+def test_rows_come_and_go_only_in_models_for_which_that_changes_nothing(
+    model_type: str, way: str, tiny: Callable[..., Path]
+) -> None:
+    backend = hf(tiny(model_type, config=ARCHITECTURES[model_type]))
+    written(backend, ask_all(Sampling(max_tokens=6)))
+    assert backend.runtime()["way"] == way
+    assert backend.runtime()["process"]["why"]
+
+
 def ending_model(base: Path, target: Path, token: int, **generation: Any) -> Path:
     """A copy of a model that ends where it would have said `token`, with other settings for generation."""
     model = AutoModelForCausalLM.from_pretrained(base)
@@ -140,6 +164,10 @@ def test_the_models_own_settings_for_generation_do_not_make_the_batch_matter(tin
     requests = ask_all(Sampling(max_tokens=16))
     alone = written(hf(path, batch_size="1"), requests)
     assert "stop" in {one.finish_reason for one in alone}
+    backend = hf(path)
+    assert seen(written(backend, requests)) == seen(alone)
+    # Penalties are transformers' to apply.
+    assert "repetition_penalty" in backend.runtime()["process"]["why"]
     assert seen(written(hf(path, batch_size="8"), requests)) == seen(alone)
 
 
