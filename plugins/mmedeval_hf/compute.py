@@ -105,7 +105,8 @@ class Compute:
         """Logits (places x vocabulary) at some places of a batch; the head, often the largest matrix, sees no other."""
 
         def pick(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-            return (inputs[0][rows, columns].unsqueeze(0), *inputs[1:])
+            hidden = inputs[0]
+            return (hidden[rows.to(hidden.device), columns.to(hidden.device)].unsqueeze(0), *inputs[1:])
 
         handle = self.model.get_output_embeddings().register_forward_pre_hook(pick)
         try:

@@ -83,10 +83,12 @@ class PoolLayer(DynamicLayer):
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        at, count = self.at, key_states.shape[0]
-        self.all_keys[at.rows, :, at.columns] = key_states[:, :, 0]
-        self.all_values[at.rows, :, at.columns] = value_states[:, :, 0]
-        return self.all_keys[:count, :, : at.width], self.all_values[:count, :, : at.width]
+        count, width = key_states.shape[0], self.at.width
+        # The layers of a large model may lie on several devices.
+        rows, columns = self.at.rows.to(self.device), self.at.columns.to(self.device)
+        self.all_keys[rows, :, columns] = key_states[:, :, 0]
+        self.all_values[rows, :, columns] = value_states[:, :, 0]
+        return self.all_keys[:count, :, :width], self.all_values[:count, :, :width]
 
 
 class PoolDecoder:

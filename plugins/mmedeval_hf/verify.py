@@ -43,10 +43,10 @@ def known_way(compute: Compute, fast: str, *, sharing: bool, longest: int) -> Wa
     """The way for items of which the longest has so many tokens; `None` where the fast one has yet to be tried."""
     if not sharing:
         return Way(PLAIN, "asked for")
-    window = attention_window(compute)
-    if window is not None and longest > window:
-        # The fast way's mask knows no window; a few items could agree by chance.
-        return Way(PLAIN, f"the model attends to {window} tokens at a time, the longest item has {longest}")
+    for size, what in turns(compute.model.config.get_text_config()):
+        if longest > size:
+            # The fast way knows nothing of it; a few items could agree by chance.
+            return Way(PLAIN, f"the model {what} {size} tokens, the longest item has {longest}")
     return compute.ways.get(fast)
 
 
@@ -87,10 +87,16 @@ def telling(items: Sequence[Item], indices: Sequence[int], total: int) -> list[i
     return chosen
 
 
-def attention_window(compute: Compute) -> int | None:
-    """The fewest tokens that some layer of the model looks back on; `None` where all look back on everything."""
-    config = compute.model.config.get_text_config()
-    if getattr(config, "use_sliding_window", True) is False:
-        return None
-    sizes = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
-    return min((size for size in sizes if isinstance(size, int) and size > 0), default=None)
+def turns(config: Any) -> list[tuple[int, str]]:
+    """The lengths beyond which some layer of the model works otherwise for tokens that were there already, and what it does then."""
+    found: list[tuple[int, str]] = []
+    if getattr(config, "use_sliding_window", True) is not False:
+        sizes = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
+        found += [(size, "attends to no more than") for size in sizes if isinstance(size, int) and size > 0]
+    rotary = getattr(config, "rope_parameters", None) or {}
+    # Some models have several, by the kind of layer.
+    for each in [rotary, *(part for part in rotary.values() if isinstance(part, dict))]:
+        if each.get("rope_type") in ("dynamic", "longrope"):
+            size = each.get("original_max_position_embeddings") or config.max_position_embeddings
+            found.append((int(size), "turns its positions otherwise beyond"))
+    return found

@@ -665,8 +665,18 @@ def test_a_window_shorter_than_an_item_sends_the_model_the_plain_way(tiny: Calla
     assert backend.runtime()["way"] == "shared prefixes"
     together = answers(backend, [short, long])
     assert backend.runtime()["way"] == "plain"
-    assert "24 tokens at a time" in backend.runtime()["process"]["why"]
+    assert "attends to no more than 24 tokens" in backend.runtime()["process"]["why"]
     assert worst(together, answers(hf(windowed, batch_size="1", prefix_sharing="false"), [short, long])) <= TOLERANCE
+
+
+def test_positions_that_turn_otherwise_in_long_texts_send_the_model_the_plain_way(tiny: Callable[..., Path]) -> None:
+    rotary = {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 10000.0}
+    scaled = tiny("llama", config={"rope_parameters": rotary, "max_position_embeddings": 40})
+    backend = hf(scaled, max_length="400")
+    answers(backend, [ask("Which metal?", [" A", " A,B\n", " A,C\n"], "short")])
+    assert backend.runtime()["way"] == "shared prefixes"
+    answers(backend, [ask("Which metal? " * 20, [" A", " A,B\n"], "long")])
+    assert "turns its positions otherwise beyond 40 tokens" in backend.runtime()["process"]["why"]
 
 
 @pytest.mark.parametrize("model_type", ["llama", "qwen2", "qwen3", "gpt2", "gemma2", "mistral"])
