@@ -88,7 +88,7 @@ def telling(items: Sequence[Item], indices: Sequence[int], total: int) -> list[i
 
 
 def turns(config: Any) -> list[tuple[int, str]]:
-    """The lengths beyond which some layer of the model works otherwise for tokens that were there already, and what it does then."""
+    """The lengths beyond which some layer works otherwise for tokens that were there already, and what it does then."""
     found: list[tuple[int, str]] = []
     if getattr(config, "use_sliding_window", True) is not False:
         sizes = [getattr(config, name, None) for name in ("sliding_window", "attention_chunk_size")]
