@@ -197,5 +197,5 @@ def _floor(answers: Sequence[Mapping[str, Any]]) -> Floor | None:
     if not answers:
         return None
     first = answers[0]
-    rate = max(answer["rate"] for answer in answers)
-    return Floor(distinct_tokens=first["distinct_tokens"], flops=first["flops"], rate=rate)
+    rates = tuple(answer["rate"] for answer in answers)
+    return Floor(distinct_tokens=first["distinct_tokens"], flops=first["flops"], rates=rates)

@@ -53,11 +53,15 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class Floor:
-    """`flops` that cannot be avoided, at `rate` operations a second."""
+    """`flops` that cannot be avoided; `rates` are operations a second, measured beside each run."""
 
     distinct_tokens: int
     flops: int
-    rate: float
+    rates: tuple[float, ...]
+
+    @property
+    def rate(self) -> float:
+        return median(self.rates)
 
     @property
     def seconds(self) -> float:
@@ -89,7 +93,10 @@ class Outcome:
 
     @property
     def distance(self) -> float | None:
-        return self.ours.wall / self.floor.seconds if self.floor else None
+        """Our wall time over the floor at the rate beside it, run by run; the median."""
+        if self.floor is None:
+            return None
+        return median(wall * rate / self.floor.flops for wall, rate in zip(self.ours.walls, self.floor.rates, strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)

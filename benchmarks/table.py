@@ -13,9 +13,9 @@ FLOOR = """\
 The floor is what no way of scoring can avoid, each distinct token of the tree of all sequences being computed once: seconds =
 FLOPs / matrix rate. FLOPs = 2 x parameters in linear layers per distinct token + 4 x layers x hidden size x tokens that it
 sees, itself included, per distinct token + 2 x hidden size x vocabulary per scored position. The matrix rate is that of
-float32 products with one layer's matrices, measured between the runs with the same threads, the best of all. Distance =
-mmedeval's loop / floor; the loop includes reading the texts into tokens and the check of the shared prefixes against the
-plain way.
+float32 products with one layer's matrices, kept up for two seconds beside each run with the same threads; the table has its
+median. Distance = mmedeval's loop / floor, run by run, and of these the median; the loop includes reading the texts into
+tokens and the check of the shared prefixes against the plain way.
 """
 HOW = """\
 Both programs get the same strings, in float32 on the CPU, with {threads} threads, in processes of their own that work by

@@ -41,8 +41,8 @@ class Backend:
     def runtime(self) -> Mapping[str, Any]:
         """What is known once the model is loaded: device, precision, limits.
 
-        Under "warnings" stands a list of sentences. What stands under "process" (such as batch sizes) is this process's own: a run
-        that was resumed tells it of the process that ended it.
+        Under "warnings" stands a list of sentences. What stands under "process" (such as batch sizes) is this process's own: of a
+        resumed run the record tells that of the last one.
         """
         return {}
 

@@ -71,7 +71,7 @@ def test_arms_that_differ_are_told_apart(module: Any) -> None:
         outcome.compare_scores([[-1.0]], [[-1.0, -2.0]])
 
 
-def test_the_ratio_is_the_median_of_the_pairs(module: Any) -> None:
+def test_the_ratio_and_the_distance_are_medians_over_the_runs(module: Any) -> None:
     outcome, workloads = module("outcome"), module("workloads")
     (workload,) = workloads.workloads(workloads.Sizes(), ["small/letter-0"], 10)
 
@@ -85,7 +85,7 @@ def test_the_ratio_is_the_median_of_the_pairs(module: Any) -> None:
         ours=side(1.0, 2.0, 1.0),
         theirs=side(3.0, 4.0, 5.0),
         agreement=outcome.compare_texts(["a"], ["a"]),
-        floor=outcome.Floor(distinct_tokens=1, flops=100, rate=200),
+        floor=outcome.Floor(distinct_tokens=1, flops=100, rates=(200.0, 100.0, 400.0)),
     )
     assert measured.ratios == [3.0, 2.0, 5.0]
     assert (measured.ratio, measured.distance) == (3.0, 2.0)

@@ -23,7 +23,7 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "gpt2": {},
     "qwen2": {"num_key_value_heads": 2},
     "qwen3": {"num_key_value_heads": 2},
-    "gemma2": {"num_key_value_heads": 2},
+    "gemma2": {"num_key_value_heads": 2, "initializer_range": 0.05},
     "mistral": {"num_key_value_heads": 2, "sliding_window": 8},
     "bloom": {},
     "mamba": {},
