@@ -51,6 +51,8 @@ def _differences(pairs: Iterable[tuple[SampleResult, SampleResult]]) -> Iterable
 
 def sentence(found: Mapping[str, Any]) -> str:
     """What a reader of the table is told."""
+    if "error" in found:
+        return f"a few items were to be computed again alone, which failed: {found['error']}"
     difference = found["largest_loglikelihood_difference"]
     what = (
         f"{found['different_texts']} texts differ" if difference is None else f"loglikelihoods differ by at most {difference:.1g}"

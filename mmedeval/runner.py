@@ -305,16 +305,16 @@ def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, fold
                 folder.note_runtime(_runtime(backend, before))
             folder.append(result)
             hook.mmedeval_sample_finished(plan=plan, result=result)
+        if len(answered) < len(todo):
+            missing = next(request.id for request in todo if request.id not in answered)
+            raise PluginError(f"{plan.model} gave no answer to {len(todo) - len(answered)} requests, the first is {missing!r}")
+        if todo:
+            # The first response may have been a failure, from before the model was loaded; and warnings come later too.
+            folder.note_runtime(_runtime(backend, before))
+        determinism = _check_determinism(prepared, catalog, backend, folder)
     except KeyboardInterrupt as stop:
         stored = sum(result.status != "failed" for result in folder.stored.values())
         raise RunStopped(folder.path, stored, total) from stop
-    if len(answered) < len(todo):
-        missing = next(request.id for request in todo if request.id not in answered)
-        raise PluginError(f"{plan.model} gave no answer to {len(todo) - len(answered)} requests, the first is {missing!r}")
-    if todo:
-        # The first response may have been a failure, from before the model was loaded; and warnings come later too.
-        folder.note_runtime(_runtime(backend, before))
-    determinism = _check_determinism(prepared, catalog, backend, folder)
     seen = {"determinism": determinism, "process": {**backend.runtime().get("process", {}), **resumed}}
     record, results = _score(prepared, catalog, folder, backend.describe(), started, seen)
     folder.finish(record.data, results)
@@ -323,17 +323,28 @@ def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, fold
 
 
 def _check_determinism(prepared: Prepared, catalog: Catalog, backend: Backend, folder: RunFolder) -> dict[str, Any] | None:
-    """What asking a few items again, each alone, changed; `None` where the backend computes nothing together."""
-    context = prepared.context
-    stored = checked([folder.stored[_key(name)] for name in context])
+    """What asking a few items again, each alone, changed; `None` where the backend computes nothing together.
+
+    A backend that fails here has answered all the same: the run keeps its record, and the record says what failed.
+    """
+    context, parse = prepared.context, catalog.host.hook.mmedeval_parse_answer
+    asked = checked([folder.stored[_key(name)] for name in context])
+    try:
+        with _backend_errors():
+            responses = list(backend.alone([context["/".join(result.key)][2] for result in asked]))
+    except BackendError as error:
+        return {"error": str(error)}
+    if not responses:
+        return None
+    if sorted(response.request_id for response in responses) != sorted("/".join(result.key) for result in asked):
+        raise PluginError(f"{prepared.plan.model} was asked {len(asked)} requests one by one and gave answers to others")
     alone = {}
-    with _backend_errors():
-        responses = list(backend.alone([context["/".join(result.key)][2] for result in stored]))
     for response in responses:
         task, sample, request = context[response.request_id]
-        parse = catalog.host.hook.mmedeval_parse_answer
         alone[_key(request.id)] = interpret(response, request, task.task, sample, prepared.protocol, parse)
-    return compare(stored, alone) if alone else None
+    # A text of an earlier process was read by the reader of its day.
+    before = [_read_again(each, context["/".join(each.key)][0].task, prepared.protocol, catalog) for each in asked]
+    return compare(before, alone)
 
 
 def _runtime(backend: Backend, before: Mapping[str, Any]) -> dict[str, Any]:

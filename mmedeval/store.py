@@ -87,7 +87,7 @@ class RunFolder:
         self.stored[result.key] = result
 
     def note_runtime(self, runtime: Mapping[str, Any]) -> None:
-        """Keeps what the backend says once it is loaded: a process that has nothing left to ask never loads it."""
+        """Keeps what the backend says of itself: the process that writes the record need not be the one that answered."""
         with _told(self.path, kept=len(self.stored)):
             _write_atomic(self.path / RUNTIME, json.dumps(runtime, ensure_ascii=False, indent=2) + "\n")
 

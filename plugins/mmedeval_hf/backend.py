@@ -241,10 +241,12 @@ class HFBackend(Backend):
         way, distinct = self._way, self._distinct
         scored = [request for request in requests if isinstance(request, LoglikelihoodRequest)]
         written = [request for request in requests if isinstance(request, GenerateRequest)]
-        with self.compute.uncounted(), self.compute.one_row():
-            yield from self.loglikelihood(scored) if scored else ()
-            yield from self.generate(written) if written else ()
-        self._way, self._distinct = way, distinct
+        try:
+            with self.compute.uncounted(), self.compute.one_row():
+                yield from self.loglikelihood(scored) if scored else ()
+                yield from self.generate(written) if written else ()
+        finally:
+            self._way, self._distinct = way, distinct
 
     def _fit_writing(self, request: GenerateRequest) -> Writing | Failure:
         """Shots are dropped while the answer has no room; then the answer gets the room that is left."""

@@ -59,7 +59,7 @@ class Compute:
         self.rows_at_once = options.batch_size
         self.halvings = 0
         self.ways: dict[str, Way] = {}
-        """The faster ways that were tried on this model, and what came of it."""
+        """The kinds of faster ways that were tried on this model, and what came of it."""
         self.tokens = 0
         """Tokens computed so far, padding included."""
         config = model.config.get_text_config()
@@ -130,15 +130,19 @@ class Compute:
     def uncounted(self) -> Iterator[None]:
         """What is computed meanwhile is no part of the run's own work."""
         before = self.tokens
-        yield
-        self.tokens = before
+        try:
+            yield
+        finally:
+            self.tokens = before
 
     @contextmanager
     def one_row(self) -> Iterator[None]:
         """Every sequence is computed by itself meanwhile."""
         before, self.rows_at_once = self.rows_at_once, 1
-        yield
-        self.rows_at_once = before
+        try:
+            yield
+        finally:
+            self.rows_at_once = before
 
     def halve(self, tokens: int) -> None:
         """Memory ran out on a batch of so many tokens: later batches are at most half as large."""

@@ -46,20 +46,14 @@ class Decoded:
     seconds: float
 
 
-def with_noise(logits: torch.Tensor, jobs: Sequence[Job], generators: Sequence[torch.Generator | None]) -> torch.Tensor:
-    """Logits (jobs x vocabulary) whose largest is the token to take: as they are, or noisy where a job is sampled.
+def noisy(logits: torch.Tensor, job: Job, generator: torch.Generator) -> torch.Tensor:
+    """Logits (vocabulary) whose largest is a sampled token.
 
     Sampling is a greedy choice over noisy logits, the Gumbel-max trick. Source: E. J. Gumbel (1954); argmax(logits / T + Gumbel
     noise) is distributed as softmax(logits / T).
     """
-    if not any(generators):
-        return logits
-    scores = logits.float()
-    for i, (job, generator) in enumerate(zip(jobs, generators, strict=True)):
-        if generator is not None:
-            uniform = torch.rand(scores.shape[1], generator=generator).clamp(1e-20, 1 - 1e-7)
-            scores[i] = scores[i] / job.temperature - torch.log(-torch.log(uniform)).to(scores.device)
-    return scores
+    uniform = torch.rand(len(logits), generator=generator).clamp(1e-20, 1 - 1e-7)
+    return logits.float() / job.temperature - torch.log(-torch.log(uniform)).to(logits.device)
 
 
 class PlainDecoder:
@@ -131,7 +125,10 @@ class _Noise(LogitsProcessor):
         self.jobs, self.generators = jobs, [job.noise() for job in jobs]
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        return with_noise(scores, self.jobs, self.generators)
+        if not any(self.generators):
+            return scores
+        rows = zip(scores, self.jobs, self.generators, strict=True)
+        return torch.stack([row if generator is None else noisy(row, job, generator) for row, job, generator in rows])
 
 
 class _Ended(StoppingCriteria):

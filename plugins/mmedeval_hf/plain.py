@@ -98,11 +98,11 @@ class PlainScorer:
         """For each row, the loglikelihood of each of its targets. Padding stands behind, where no token looks."""
         compute = self.compute
         width = max(len(row.ids) for row in batch)
-        compute.tokens += len(batch) * width
         ids = torch.tensor([row.ids + [0] * (width - len(row.ids)) for row in batch], device=compute.device)
         mask = torch.tensor([[1] * len(row.ids) + [0] * (width - len(row.ids)) for row in batch], device=compute.device)
         extra = {"logits_to_keep": width - min(row.first for row in batch)} if compute.can_slice else {}
         logits = compute.model(input_ids=ids, attention_mask=mask, use_cache=False, **extra).logits
+        compute.tokens += ids.numel()
         offset = width - logits.shape[1]
         where = [
             (i, target.start + j - offset, token)

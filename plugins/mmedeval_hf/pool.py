@@ -18,11 +18,13 @@ from transformers.cache_utils import Cache, DynamicLayer
 
 from mmedeval_hf.attention import SHARED_PREFIX, PrefixLayer, fits_long_queries
 from mmedeval_hf.compute import MAX_LOGITS, Compute, Item
-from mmedeval_hf.decoding import Decoded, Job, with_noise
-from mmedeval_hf.tree import MAX_PADDING, encode_prefix, group
+from mmedeval_hf.decoding import Decoded, Job, noisy
+from mmedeval_hf.tree import Group, encode_prefix, group
 
 # Another group of prompts must save so many tokens: while the last rows of a group end, there is little to do at once.
 GROUP_OVERHEAD = 2048
+# Prompts that are read together are padded to the longest; more than this share of padding starts another batch.
+MAX_PADDING = 0.04
 # Waiting prompts are read when this share of the rows is free: each on its own would be slow.
 FREE_SHARE = 0.125
 
@@ -100,22 +102,25 @@ class PoolDecoder:
         self.tracing = False
         self.begun: list[Row] = []
 
-    def steps(self, jobs: Sequence[Job]) -> Generator[list[Decoded]]:
+    def groups(self, jobs: Sequence[Job]) -> list[Group]:
+        """Jobs whose prompts begin alike; those that share most come first."""
+        return sorted(group([Item(job.ids, []) for job in jobs], overhead=GROUP_OVERHEAD), key=Group.rank)
+
+    def steps(self, jobs: Sequence[Job], groups: Sequence[Group]) -> Generator[list[Decoded]]:
         """What ended in each step; every job once, group by group, in a group the longest first."""
-        groups = group([Item(job.ids, []) for job in jobs], overhead=GROUP_OVERHEAD)
-        for each in sorted(groups, key=lambda each: (-len(each.prefix) * (len(each.members) - 1), -len(each.members))):
+        for each in groups:
             members = sorted(each.members, key=lambda i: (-len(jobs[i].ids), i))
             rows = [Row(i, jobs[i], jobs[i].noise()) for i in members]
             yield from _Group(self, each.prefix, rows).steps()
 
     def choose(self, logits: torch.Tensor, rows: Sequence[Row]) -> list[int]:
-        """The next token of each row."""
-        scores = logits.log_softmax(dim=1, dtype=torch.float32) if self.tracing else None
-        noisy = with_noise(logits, [row.job for row in rows], [row.generator for row in rows])
-        tokens: list[int] = noisy.argmax(dim=1).tolist()
-        if scores is not None:
-            for row, score in zip(rows, scores[range(len(rows)), tokens].tolist(), strict=True):
-                row.scores.append(score)
+        """The next token of each row. In full precision there is only one row of the vocabulary at a time."""
+        tokens: list[int] = logits.argmax(dim=1).tolist()
+        for i, row in enumerate(rows):
+            if row.generator is not None:
+                tokens[i] = int(noisy(logits[i], row.job, row.generator).argmax())
+            if self.tracing:
+                row.scores.append(float(logits[i].log_softmax(dim=0, dtype=torch.float32)[tokens[i]]))
         return tokens
 
 
@@ -125,7 +130,7 @@ class _Group:
     def __init__(self, decoder: PoolDecoder, prefix: Sequence[int], rows: Sequence[Row]) -> None:
         self.decoder, self.compute, self.prefix = decoder, decoder.compute, list(prefix)
         self.waiting, self.active = deque(rows), list[Row]()
-        self.columns = max(len(row.job.ids) + row.job.max_tokens for row in rows) - len(prefix)
+        self.columns = self._longest()
         self.shared: list[PrefixLayer] = []
         self.apart = fits_long_queries(self.compute.model)
         self.pool: list[PoolLayer] = []
@@ -145,8 +150,9 @@ class _Group:
             self.shared = [PrefixLayer(layer, apart=self.apart, remember=True) for layer in cache.layers]
         else:
             # Nothing is shared, or there is no memory for it: every row is its own.
-            self.columns += len(self.prefix)
-            self.prefix, self.room = [], self.limit
+            self.prefix = []
+            self.columns = self._longest()
+            self.room = self.limit
         while self.waiting or self.active:
             free = self.room - len(self.active)
             if self.waiting and not self.holding and free > 0 and (free >= FREE_SHARE * self.room or not self.active):
@@ -154,7 +160,7 @@ class _Group:
             else:
                 self._step()
                 if not self.active and (self.holding or self.room != self.limit):
-                    self._empty(self.limit)
+                    self._empty()
             ended, self.ended = self.ended, []
             yield ended
 
@@ -245,7 +251,7 @@ class _Group:
         else:
             self.compute.halvings += 1
             self.decoder.limit = len(self.active) // 2
-            self._empty(self.limit)
+            self._empty()
 
     def _alone_or_never(self, row: Row) -> None:
         """Memory ran out with nothing but this row at work: it gets a pool of its own; if it has that, it cannot be had."""
@@ -255,10 +261,17 @@ class _Group:
         else:
             self.waiting.popleft()
             self.ended.append(Decoded(row.index, None, row.seconds))
-            self._empty(self.limit)
+            self._empty()
 
-    def _empty(self, room: int) -> None:
-        self.pool, self.active, self.slots.lengths, self.room, self.holding = [], [], [], room, False
+    def _empty(self, room: int | None = None) -> None:
+        """Gives the pool back; the next one has so many slots, or as many as may be, each as long as what still waits."""
+        self.pool, self.active, self.slots.lengths, self.holding = [], [], [], False
+        self.columns = self._longest()
+        self.room = self.limit if room is None else room
+
+    def _longest(self) -> int:
+        """The tokens that the longest waiting row will have behind the prefix."""
+        return max((len(row.job.ids) + row.job.max_tokens for row in self.waiting), default=1) - len(self.prefix)
 
     def _forward(self) -> torch.Tensor:
         compute, slots, skip = self.compute, self.slots, len(self.prefix)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from dataclasses import replace
 
 from mmedeval_hf.compute import Compute, Item, Scored
 from mmedeval_hf.plain import PlainScorer
-from mmedeval_hf.tree import TreeScorer, distinct_tokens
-from mmedeval_hf.verify import NOT_SUPPORTED, PLAIN, Way, judge, known_way, telling, unsupported
+from mmedeval_hf.tree import BEHIND, Batch, TreeScorer, distinct_tokens
+from mmedeval_hf.verify import NOT_SUPPORTED, PLAIN, Way, barred, judge, telling, together, unsupported
 
 FAST = "shared prefixes"
 
@@ -25,36 +25,62 @@ class Scorer:
         """Every item once, in any order."""
         if not items:
             return
-        before = self.compute.tokens
-        batches = self.tree.batches(items)
-        way = known_way(self.compute, FAST, sharing=self.sharing, longest=max(item.longest for item in items))
-        held: list[Scored] = []
+        left = dict.fromkeys(range(len(items)))
+        way = barred(self.compute, sharing=self.sharing, longest=max(item.longest for item in items))
         if way is None:
-            try:
-                held = next(batches)
-            except NOT_SUPPORTED as error:
-                way = unsupported(self.compute, FAST, error)
-            else:
-                way = self._compare(items, held)
-        self.way = way
-        if way.fast:
-            yield from chain(held, chain.from_iterable(batches))
+            for scored in self._shared(items):
+                del left[scored.index]
+                yield scored
         else:
-            # Frees what the fast way holds.
-            batches.close()
-            self.compute.tokens = before
-            yield from self.plain.score(items)
+            self.way = way
+        rest = [*left]
+        for scored in self.plain.score([items[i] for i in rest]):
+            yield replace(scored, index=rest[scored.index])
 
-    def _compare(self, items: Sequence[Item], first: Sequence[Scored]) -> Way:
-        """The first results beside those of the plain way; of an item with many continuations, the first and the longest one."""
-        ours = {scored.index: scored.values for scored in first if scored.values is not None}
+    def _shared(self, items: Sequence[Item]) -> Iterator[Scored]:
+        """Scores up to the first batch of a kind that this model does not compute as the plain way does."""
+        batches, ways = self.tree.batches(items), self.compute.ways
+        total = distinct_tokens(items)
+        seen: dict[str, Way] = {}
+        while True:
+            before, kind = self.compute.tokens, BEHIND
+            try:
+                batch = next(batches, None)
+                if batch is None:
+                    return
+                kind = batch.kind
+                known = ways.get(kind)
+                found = self.tree.score(batch) if known is None or known.fast else []
+            except NOT_SUPPORTED as error:
+                if any(way.fast and each.startswith(kind) for each, way in ways.items()):
+                    # It has worked before.
+                    raise
+                known, found = unsupported(FAST, error), []
+            else:
+                if known is None and any(scored.values for scored in found):
+                    known = self._compare(items, batch, found, total)
+            if known is not None:
+                ways[kind] = seen[kind] = known
+                self.way = together(FAST, seen.values())
+            if not self.way.fast:
+                # What was computed in vain is no part of the run's work.
+                self.compute.tokens = before
+                return
+            yield from found
+
+    def _compare(self, items: Sequence[Item], batch: Batch, found: Sequence[Scored], total: int) -> Way:
+        """The results of a batch beside those of the plain way; of an item with many continuations, two that show most."""
+        ours = {scored.index: scored.values for scored in found if scored.values is not None}
+        rows = sorted((row for row in batch.rows if row.item in ours), key=lambda row: (row.straight - len(row.tokens), row.item))
         pairs = []
         with self.compute.uncounted():
-            for i in telling(items, [*ours], distinct_tokens(items)) if ours else ():
-                item = items[i]
-                some = sorted({0, max(range(len(item.continuations)), key=lambda c: len(item.continuations[c]))})
+            for n in telling([items[row.item].longest for row in rows], total):
+                row = rows[n]
+                item = items[row.item]
+                # The last place of the row that predicts something is the furthest from the straight line.
+                some = sorted({0, max(range(len(row.targets)), key=lambda c: row.targets[c][-1][0])})
                 part = Item(item.context, [item.continuations[c] for c in some])
                 (scored,) = self.plain.score([part])
                 if scored.values is not None:
-                    pairs.append(([ours[i][c] for c in some], scored.values))
+                    pairs.append(([ours[row.item][c] for c in some], scored.values))
         return judge(self.compute, FAST, pairs)

@@ -116,8 +116,8 @@ class Encoder:
         head = self._head
         known = head is not None and head.special == special and text.startswith(head.text)
         behind = text[len(head.text) :] if known and head is not None else ""
-        # White space may belong to the line before.
-        alone = self._heads_hold and bool(behind) and not behind[0].isspace()
+        # White space and signs may belong to the line before, whatever other prompts have shown.
+        alone = self._heads_hold and behind[:1].isalnum()
         if alone and head is not None:
             joined = head.ids + self._plain([behind])[0]
             head.verified += 1

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,7 +23,10 @@ from mmedeval_hf.compute import MAX_LOGITS, Compute, Item, Scored
 from mmedeval_hf.tokens import common_prefix
 
 # Rows of a batch are padded to the longest; more than this share of padding starts another batch.
-MAX_PADDING = 0.04
+MAX_PADDING = 0.02
+# A prefix that saves a smaller part of a group's tokens stays in front of each row: attention in two parts costs more.
+SHORTEST_SHARE = 1 / 32
+BEHIND, WHOLE = "rows behind a prefix", "whole rows"
 # A group of its own must save this part of a batch: it ends the batches before it early.
 GROUP_SHARE = 16
 
@@ -50,11 +53,37 @@ class Branch:
 
 
 @dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows to compute together, behind the keys and values of the prefix that they share (of none, where that is empty)."""
+
+    rows: list[Branch]
+    prefix: list[PrefixLayer]
+    length: int
+    """Tokens of the prefix."""
+    shared: float
+    """Seconds that the prefix took, for each row's part of it."""
+
+    @property
+    def kind(self) -> str:
+        """What of the model this batch needs."""
+        branched = any(row.straight < len(row.tokens) for row in self.rows)
+        return f"{BEHIND if self.prefix else WHOLE}, {'branched' if branched else 'straight'}"
+
+    @property
+    def tokens(self) -> int:
+        return sum(len(row.tokens) for row in self.rows)
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """Items, by index, whose contexts all begin with `prefix`."""
 
     prefix: list[int]
     members: list[int]
+
+    def rank(self) -> tuple[int, int]:
+        """Groups that share most come first."""
+        return -len(self.prefix) * (len(self.members) - 1), -len(self.members)
 
 
 def branch(item: int, context: Sequence[int], continuations: Sequence[Sequence[int]]) -> Branch:
@@ -131,23 +160,24 @@ class TreeScorer:
         self.compute = compute
         self.apart = fits_long_queries(compute.model)
 
-    def batches(self, items: Sequence[Item]) -> Generator[list[Scored]]:
-        """Every item once, batch by batch; groups that share most come first."""
+    def batches(self, items: Sequence[Item]) -> Iterator[Batch]:
+        """Every item once; groups that share most come first, and their prefixes are computed on the way."""
         groups = group(items, overhead=self.compute.tokens_at_once // GROUP_SHARE)
-        for each in sorted(groups, key=lambda each: (-len(each.prefix) * (len(each.members) - 1), -len(each.members))):
+        for each in sorted(groups, key=Group.rank):
             started = time.perf_counter()
-            prefix = self._encode(each.prefix)
+            total = sum(items[i].longest for i in each.members)
+            worth = len(each.prefix) * (len(each.members) - 1) > SHORTEST_SHARE * total
+            prefix = self._encode(each.prefix) if worth else []
             length = len(each.prefix) if prefix else 0
             shared = (time.perf_counter() - started) / len(each.members)
             rows = [branch(i, items[i].context[length:], items[i].continuations) for i in each.members]
             rows.sort(key=lambda row: (-len(row.tokens), row.item))
             for batch in self._batches(rows, length):
-                for scored in self._compute(batch, prefix, length):
-                    yield [Scored(one.index, one.values, one.seconds + shared) for one in scored]
+                yield Batch(batch, prefix, length, shared)
 
     def _encode(self, prefix: Sequence[int]) -> list[PrefixLayer]:
         """The prefix's keys and values; empty where there is no prefix, or no memory for it."""
-        cache = self.compute.attempt(lambda: encode_prefix(self.compute, prefix)) if prefix else None
+        cache = self.compute.attempt(lambda: encode_prefix(self.compute, prefix))
         return [] if cache is None else [PrefixLayer(layer, apart=self.apart) for layer in cache.layers]
 
     def _batches(self, rows: Sequence[Branch], length: int) -> Iterator[list[Branch]]:
@@ -172,27 +202,24 @@ class TreeScorer:
         if batch:
             yield batch
 
-    def _compute(self, batch: Sequence[Branch], prefix: list[PrefixLayer], length: int) -> Iterator[list[Scored]]:
+    def score(self, batch: Batch) -> list[Scored]:
         """The scores of a batch, in halves where memory runs out."""
         started = time.perf_counter()
-        values = self.compute.attempt(lambda: self._forward(batch, prefix, length))
-        if values is None and len(batch) > 1:
-            self.compute.halve(sum(len(row.tokens) for row in batch))
-            half = len(batch) // 2
-            yield from self._compute(batch[:half], prefix, length)
-            yield from self._compute(batch[half:], prefix, length)
-            return
-        seconds = time.perf_counter() - started
-        total = sum(len(row.tokens) for row in batch)
-        yield [
-            Scored(row.item, None if values is None else values[i], seconds * len(row.tokens) / total)
-            for i, row in enumerate(batch)
+        values = self.compute.attempt(lambda: self._forward(batch.rows, batch.prefix, batch.length))
+        if values is None and len(batch.rows) > 1:
+            self.compute.halve(batch.tokens)
+            half = len(batch.rows) // 2
+            parts = [replace(batch, rows=batch.rows[:half]), replace(batch, rows=batch.rows[half:])]
+            return [scored for part in parts for scored in self.score(part)]
+        seconds = (time.perf_counter() - started) / batch.tokens
+        return [
+            Scored(row.item, None if values is None else values[i], seconds * len(row.tokens) + batch.shared)
+            for i, row in enumerate(batch.rows)
         ]
 
     def _forward(self, batch: Sequence[Branch], prefix: list[PrefixLayer], length: int) -> list[list[float]]:
         compute = self.compute
         width = max(len(row.tokens) for row in batch)
-        compute.tokens += len(batch) * width
         ids = torch.zeros(len(batch), width, dtype=torch.long)
         # Padding goes on counting (a position that falls back reads as the start of another sequence), but no further than the
         # deepest token: a row of many branches is longer than any path through it, and positions may end there.
@@ -217,6 +244,7 @@ class TreeScorer:
         rows, columns = torch.tensor(places, device=compute.device).T
         with compute.attention(SHARED_PREFIX) if apart else nullcontext():
             logits = compute.logits_at(rows, columns, **arguments, use_cache=bool(prefix)).float()
+        compute.tokens += ids.numel()
         norms = logits.logsumexp(1)
         asked = [(number[i, place], token) for i, row in enumerate(batch) for path in row.targets for place, token in path]
         where, tokens = torch.tensor(asked, device=logits.device).T

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
 from mmedeval import BackendError
-from mmedeval_hf.compute import Compute, Item
+from mmedeval_hf.compute import Compute
 
 # How far the two ways may differ on one loglikelihood; half precision rounds attention in another order.
 TOLERANCE, TOLERANCE_HALF = 1e-4, 2e-2
 # What a model raises that takes no 4-D mask, no position ids, or no cache of ours.
 NOT_SUPPORTED = (BackendError, TypeError, ValueError, AttributeError, NotImplementedError, KeyError, IndexError)
-PLAIN = "plain"
+PLAIN, VERIFIED = "plain", "verified against the plain way"
 # The plain way computes shared tokens again and again: so many items are compared at most, and beyond the first one no more than
 # this part of all tokens.
 COMPARED_ITEMS, COMPARED_SHARE = 4, 0.02
@@ -39,49 +39,54 @@ class Way:
         return asdict(self)
 
 
-def known_way(compute: Compute, fast: str, *, sharing: bool, longest: int) -> Way | None:
-    """The way for items of which the longest has so many tokens; `None` where the fast one has yet to be tried."""
+def barred(compute: Compute, *, sharing: bool, longest: int) -> Way | None:
+    """The plain way, where items of which the longest has so many tokens may not go a faster one; else `None`."""
     if not sharing:
         return Way(PLAIN, "asked for")
     for size, what in turns(compute.model.config.get_text_config()):
         if longest > size:
             # The fast way knows nothing of it; a few items could agree by chance.
             return Way(PLAIN, f"the model {what} {size} tokens, the longest item has {longest}")
-    return compute.ways.get(fast)
+    return None
 
 
-def unsupported(compute: Compute, fast: str, error: Exception) -> Way:
-    return _keep(compute, fast, Way(PLAIN, f"the model does not take what {fast} needs ({type(error).__name__})"))
+def unsupported(fast: str, error: Exception) -> Way:
+    return Way(PLAIN, f"the model does not take what {fast} needs ({type(error).__name__})")
+
+
+def together(fast: str, ways: Iterable[Way]) -> Way:
+    """The way of items of several kinds: the plain one as soon as that is the way of one kind."""
+    ways = [*ways]
+    plain = next((way for way in ways if not way.fast), None)
+    if plain is not None:
+        return plain
+    differences = [way.largest_difference for way in ways if way.largest_difference is not None]
+    return Way(fast, VERIFIED, sum(way.verified_items for way in ways), max(differences, default=None))
 
 
 def judge(compute: Compute, fast: str, pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> Way:
     """The way that follows from loglikelihoods of the same items, computed the fast way and the plain one."""
     differences = [abs(a - b) for pair in pairs for a, b in zip(*pair, strict=True)]
     if not differences:
-        return _keep(compute, fast, Way(PLAIN, "too little memory to compare"))
+        return Way(PLAIN, "too little memory to compare")
     # `max` passes over what is no number.
     worst = max(differences) if all(map(math.isfinite, differences)) else math.inf
     full = compute.model.dtype in (torch.float32, torch.float64)
     if worst > (TOLERANCE if full else TOLERANCE_HALF):
-        return _keep(compute, fast, Way(PLAIN, f"{fast} changes loglikelihoods by {worst:.2g}", len(pairs), worst))
-    return _keep(compute, fast, Way(fast, "verified against the plain way", len(pairs), worst))
+        return Way(PLAIN, f"{fast} changes loglikelihoods by {worst:.2g}", len(pairs), worst)
+    return Way(fast, VERIFIED, len(pairs), worst)
 
 
-def _keep(compute: Compute, fast: str, way: Way) -> Way:
-    compute.ways[fast] = way
-    return way
+def telling(lengths: Sequence[int], total: int) -> list[int]:
+    """Which items are compared, of some ordered by what they show: the first, the last, and more while that costs little.
 
-
-def telling(items: Sequence[Item], indices: Sequence[int], total: int) -> list[int]:
-    """Those of the items that show most and are compared: the longest, the shortest, and more, as long as that costs little.
-
-    `total` is the number of tokens that are computed in all.
+    `lengths` are their tokens; `total` is the number of tokens that are computed in all.
     """
-    order = sorted(indices, key=lambda i: (-items[i].longest, i))
-    order = [*order[:1], *order[-1:], *order[1:-1]][:COMPARED_ITEMS] if len(order) > 1 else order
-    chosen, spent = order[:1], items[order[0]].longest
-    for i in order[1:]:
-        spent += items[i].longest
+    order = [*range(len(lengths))]
+    order = [*order[:1], *order[1:][-1:], *order[1:-1]]
+    chosen, spent = order[:1], sum(lengths[i] for i in order[:1])
+    for i in order[1:COMPARED_ITEMS]:
+        spent += lengths[i]
         if spent <= COMPARED_SHARE * total:
             chosen.append(i)
     return chosen

@@ -15,8 +15,8 @@ from mmedeval import Failure, GenerateRequest, Generation, Usage
 from mmedeval_hf.compute import Compute, Item
 from mmedeval_hf.decoding import Decoded, Job, PlainDecoder
 from mmedeval_hf.pool import PoolDecoder, Row
-from mmedeval_hf.tree import distinct_tokens
-from mmedeval_hf.verify import NOT_SUPPORTED, PLAIN, Way, judge, known_way, telling, unsupported
+from mmedeval_hf.tree import BEHIND, WHOLE, distinct_tokens
+from mmedeval_hf.verify import NOT_SUPPORTED, PLAIN, Way, barred, judge, telling, unsupported
 
 FAST = "continuous batching"
 
@@ -76,12 +76,16 @@ class Writer:
             return
         before = self.compute.tokens
         pool = PoolDecoder(self.compute)
-        steps = pool.steps(jobs)
+        groups = pool.groups(jobs)
+        steps = pool.steps(jobs, groups)
         own = sorted(self.compute.model.generation_config.to_diff_dict().keys() - NEUTRAL)
         longest = max(len(job.ids) + job.max_tokens for job in jobs)
-        way = known_way(self.compute, FAST, sharing=self.sharing, longest=longest)
+        way = barred(self.compute, sharing=self.sharing, longest=longest)
         if own:
             way = Way(PLAIN, f"the checkpoint sets {', '.join(own)} for generation")
+        # Prompts that share nothing show nothing of how prefixes are computed. Groups that share most come first.
+        kind = f"{FAST}, {BEHIND if groups[0].prefix else WHOLE}"
+        way = way or self.compute.ways.get(kind)
         held: list[Decoded] = []
         if way is None:
             pool.tracing = True
@@ -89,9 +93,10 @@ class Writer:
                 while not held and not any(len(row.new) == PROBE_TOKENS for row in pool.begun):
                     held = next(steps)
             except NOT_SUPPORTED as error:
-                way = unsupported(self.compute, FAST, error)
+                way = unsupported(FAST, error)
             else:
                 way = self._compare(jobs, pool.begun)
+            self.compute.ways[kind] = way
             pool.tracing = False
         self.way = way
         if way.fast:
@@ -107,11 +112,11 @@ class Writer:
     def _compare(self, jobs: Sequence[Job], begun: Sequence[Row]) -> Way:
         """The first tokens of the first rows beside plain forward passes over them."""
         items = [Item(job.ids, []) for job in jobs]
-        rows = {row.index: row for row in begun if row.new}
+        rows = [row for row in begun if row.new]
         total = distinct_tokens(items) + sum(job.max_tokens for job in jobs)
         pairs = []
         with self.compute.uncounted():
-            for i in telling(items, [*rows], total) if rows else ():
+            for i in telling([len(row.job.ids) for row in rows], total):
                 plain = self.compute.attempt(partial(_plain_scores, self.compute, rows[i].job.ids, rows[i].new))
                 if plain is not None:
                     pairs.append((rows[i].scores, plain))

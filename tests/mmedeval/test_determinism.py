@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 
 from mmedeval import (
+    BackendError,
     Failure,
     GenerateRequest,
     Generation,
     LoglikelihoodRequest,
     Loglikelihoods,
+    PluginError,
     Request,
     Response,
     RunPlan,
@@ -25,7 +27,7 @@ from mmedeval import (
 from mmedeval.catalog import Catalog
 from mmedeval.determinism import checked, compare, sentence, spread
 from mmedeval.host import make_host
-from mmedeval.runner import run
+from mmedeval.runner import RunStopped, run
 from mmedeval.store import read_record
 from mmedeval.testing import ScriptedBackend, StaticTask, make_sample, prefer
 
@@ -130,6 +132,62 @@ def test_a_text_that_changes_its_verdict_is_flipped_and_a_failure_is_counted(tmp
     record, _ = run(PLAN, offer(Moody(alone, write=write), 150), tmp_path / "run")
     found = record.data["determinism"]
     assert (found["items"], found["failed_alone"], found["flipped"]) == (1, 1, ["static/test-75"])
+
+
+def letters(request: Request) -> Loglikelihoods:
+    return scored(request, -1.0, -2.0, -3.0, -4.0)
+
+
+def test_ctrl_c_during_the_check_loses_nothing_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    def stop(_: Request) -> Response:
+        raise KeyboardInterrupt
+
+    with pytest.raises(RunStopped, match="5 of 5 answered"):
+        run(PLAN, offer(Moody(stop, score=letters), 5), tmp_path / "run")
+    backend = Moody(letters, score=letters)
+    record, _ = run(PLAN, offer(backend, 5), tmp_path / "run")
+    assert record.data["determinism"]["items"] == 5
+    assert record.data["process"]["answers_found"] == 5
+
+
+def test_a_backend_that_fails_when_asked_again_keeps_its_record_which_says_so(tmp_path: Path) -> None:
+    def fail(_: Request) -> Response:
+        raise BackendError("the device is gone")
+
+    record, _ = run(PLAN, offer(Moody(fail, score=letters), 5), tmp_path / "run")
+    assert record.data["counts"]["right"] == 5
+    assert record.data["determinism"] == {"error": "the device is gone"}
+    assert sentence(record.data["determinism"]).endswith("failed: the device is gone")
+
+
+@pytest.mark.parametrize("wrong", [lambda requests: requests[1:], lambda requests: [*requests[1:], requests[1]]])
+def test_answers_to_other_requests_than_those_asked_again_are_the_plugins_fault(
+    wrong: Callable[[Sequence[Request]], Sequence[Request]], tmp_path: Path
+) -> None:
+    class Wrong(Moody):
+        def alone(self, requests: Sequence[Request]) -> Iterator[Response]:
+            return super().alone(wrong(requests))
+
+    with pytest.raises(PluginError, match="one by one"):
+        run(PLAN, offer(Wrong(letters, score=letters), 5), tmp_path / "run")
+
+
+def test_a_text_that_an_older_reader_read_is_read_again_before_it_is_compared(tmp_path: Path) -> None:
+    def write(request: Request) -> Generation:
+        return Generation(request_id=request.id, text="Answer: A")
+
+    def stop(_: Request) -> Response:
+        raise KeyboardInterrupt
+
+    catalog = offer(Moody(stop, write=write), 5)
+    with pytest.raises(RunStopped):
+        run(PLAN, catalog, tmp_path / "run")
+    samples = tmp_path / "run" / "samples.jsonl"
+    samples.write_text(
+        samples.read_text(encoding="utf-8").replace('"prediction": ["A"]', '"prediction": ["B"]'), encoding="utf-8"
+    )
+    record, _ = run(PLAN, offer(Moody(write, write=write), 5), tmp_path / "run")
+    assert record.data["determinism"]["flipped"] == []
 
 
 def test_a_backend_that_computes_nothing_together_has_nothing_to_be_checked(tmp_path: Path) -> None:

@@ -55,6 +55,11 @@ ARCHITECTURES: Mapping[str, Mapping[str, Any]] = {
     "mamba": {},
 }
 
+# Sizes that must fit each other.
+SMALL: Mapping[str, Mapping[str, Any]] = {
+    "mamba2": {"hidden_size": 64, "num_heads": 8, "head_dim": 16, "expand": 2, "state_size": 16, "n_groups": 1},
+}
+
 
 def hf(path: Path, **arguments: str) -> HFBackend:
     return HFBackend(str(path), {"device": "cpu", **arguments})
@@ -702,6 +707,65 @@ def test_a_model_that_takes_no_tree_goes_the_plain_way_and_the_record_says_why(
     answers(backend, uneven_requests())
     assert backend.runtime()["way"] == "plain"
     assert backend.runtime()["process"]["why"] != "asked for"
+
+
+LONG_HEAD = "A long head that many items share, so that their group comes first of all. " * 3
+
+
+def long_first() -> list[LoglikelihoodRequest]:
+    """The first continuation, which lies straight behind the context, is also the longest."""
+    return [ask(f"Same head. Question {i}?", [" zinc and water", " iron", " salt", f" oil {i}"], f"{i}") for i in range(4)]
+
+
+def straight_then_branched() -> list[LoglikelihoodRequest]:
+    """The group that shares most, and so comes first, has no branch; the other one has."""
+    letters = [ask(f"{LONG_HEAD}Question {i}?", [" A", " B", " C", " D"], f"letter {i}") for i in range(8)]
+    several = [ask(f"Other head. Question {i}?", [" A", " B", " A,B", " B,C,D"], f"several {i}") for i in range(4)]
+    return [*letters, *several]
+
+
+@pytest.mark.parametrize("requests", [long_first, straight_then_branched])
+@pytest.mark.parametrize("model_type", ["llama", "mpt", "mamba2", "bloom", "mamba"])
+def test_no_kind_of_batch_is_trusted_unseen(
+    model_type: str, requests: Callable[[], list[LoglikelihoodRequest]], tiny: Callable[..., Path]
+) -> None:
+    path = tiny(model_type, config=SMALL.get(model_type))
+    backend = hf(path)
+    assert worst(answers(backend, requests()), answers(hf(path, prefix_sharing="false"), requests())) <= TOLERANCE
+    assert backend.runtime()["way"] == ("shared prefixes" if model_type == "llama" else "plain")
+
+
+def test_what_was_seen_without_a_prefix_says_nothing_of_prefixes(tiny: Callable[..., Path]) -> None:
+    path = tiny("mpt")
+    backend = hf(path)
+    answer(backend, ask("One question?", [" A", " B"]))
+    assert backend.runtime()["way"] == "shared prefixes"
+    asked = straight_then_branched()
+    assert worst(answers(backend, asked), answers(hf(path, prefix_sharing="false"), asked)) <= TOLERANCE
+    assert backend.runtime()["way"] == "plain"
+
+
+def test_asking_alone_leaves_no_trace_even_if_it_is_given_up(tiny: Callable[..., Path]) -> None:
+    backend = hf(tiny())
+    asked = straight_then_branched()
+    answers(backend, asked)
+    before, rows = backend.runtime(), backend.compute.rows_at_once
+    responses = iter(backend.alone(asked))
+    next(responses)
+    responses.close()  # type: ignore[attr-defined]
+    assert backend.runtime() == before
+    assert backend.compute.rows_at_once == rows
+
+
+def test_what_ran_out_of_memory_is_not_counted_as_computed(tiny: Callable[..., Path]) -> None:
+    free, starved = hf(tiny()), hf(tiny())
+    answers(free, uneven_requests())
+    starve(starved, lambda shape: shape[0] > 1, out_of_gpu_memory)
+    answers(starved, uneven_requests())
+    count = [backend.runtime()["process"]["computed_tokens"] for backend in (free, starved)]
+    assert starved.runtime()["process"]["out_of_memory_halvings"] > 0
+    # Without padding, if anything.
+    assert count[1] <= count[0]
 
 
 def test_a_row_of_many_branches_may_be_longer_than_the_models_positions(tiny: Callable[..., Path]) -> None:

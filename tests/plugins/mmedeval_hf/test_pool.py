@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,8 +40,9 @@ def jobs(count: int, *, prefix: Sequence[int] = (), max_tokens: int = 12) -> lis
 
 
 def pooled(compute: Compute, wanted: Sequence[Job]) -> dict[int, Decoded]:
+    pool = PoolDecoder(compute)
     found: dict[int, Decoded] = {}
-    for ended in PoolDecoder(compute).steps(wanted):
+    for ended in pool.steps(wanted, pool.groups(wanted)):
         for decoded in ended:
             assert decoded.index not in found
             found[decoded.index] = decoded
@@ -159,3 +161,39 @@ def test_where_only_the_pool_is_too_large_all_texts_are_written_with_a_smaller_o
     monkeypatch.setattr(pool, "PoolLayer", Small)
     assert tokens(pooled(compute_of(path), wanted)) == expected
     assert max(slots) > 1
+
+
+def test_a_prompt_that_never_fits_takes_no_others_with_it(tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    from mmedeval_hf import pool
+
+    class Small(pool.PoolLayer):
+        def __init__(self, keys: torch.Tensor, values: torch.Tensor, count: int, columns: int, at: pool.Slots) -> None:
+            if count * columns > 300:
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            super().__init__(keys, values, count, columns, at)
+
+    monkeypatch.setattr(pool, "PoolLayer", Small)
+    giant = Job(ids=[3 + i % 90 for i in range(400)], max_tokens=8, ended=lambda _: False)
+    compute = compute_of(tiny())
+    wanted = [giant, *jobs(12)]
+    found = pooled(compute, wanted)
+    assert found[0].new is None
+    assert tokens(found)[1:] == tokens(plain(compute, wanted[1:]))
+
+
+def test_only_one_row_of_the_vocabulary_at_a_time_is_in_full_precision(
+    tiny: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compute = compute_of(tiny())
+    wanted = [replace(job, temperature=1.0, seed=i) for i, job in enumerate(jobs(12))]
+    widths: list[int] = []
+    convert = torch.Tensor.float
+
+    def noted(tensor: torch.Tensor) -> torch.Tensor:
+        widths.append(tensor.numel())
+        return convert(tensor)
+
+    monkeypatch.setattr(torch.Tensor, "float", noted)
+    pooled(compute, wanted)
+    assert widths
+    assert max(widths) <= compute.vocabulary

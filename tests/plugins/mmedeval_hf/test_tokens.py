@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tokenizers import Regex
+from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
+from tokenizers.trainers import BpeTrainer
 
 from mmedeval import Prompt, Shot
 from mmedeval_hf.backend import HFBackend
@@ -57,8 +60,22 @@ def test_solved_examples_are_tokenised_once_and_give_the_tokens_of_the_whole_tex
         whole = tokenizer(prompt.text)["input_ids"]
         assert fast.encode_prompt(prompt) == whole
     characters = sum(len(prompt.text) for prompt in asked)
-    # Two of eight begin with a space or a new line, and those are read in full; so are the first few.
-    assert counting.characters < 0.6 * characters
+    # Three of eight begin with a space, a new line or a sign, and those are read in full; so are the first few.
+    assert counting.characters < 0.7 * characters
+
+
+def test_a_sign_that_belongs_to_the_line_before_is_tokenised_with_it(tiny: Callable[..., Path]) -> None:
+    tokenizer = HFBackend(str(tiny()), {"device": "cpu"}).tokenizer
+    # As the tokenizers that follow o200k cut: signs, the end of the line, and slashes are one piece.
+    cut = Split(Regex(r" ?[^\s\p{L}\p{N}]+[\r\n/]*|\s?[\p{L}\p{N}]+|\s+"), "isolated")
+    tokenizer.backend_tokenizer.pre_tokenizer = Sequence([cut, ByteLevel(add_prefix_space=False, use_regex=False)])
+    trained = BpeTrainer(special_tokens=["<s>", "</s>", "<pad>"], initial_alphabet=ByteLevel.alphabet(), show_progress=False)
+    tokenizer.backend_tokenizer.train_from_iterator([".\n/ or." * 50], trained)
+    fast = encoder(tokenizer)
+    head = "An example that all prompts share, line by line.\n" * 12
+    for start in ["is", "Which", "What", "Are", "How", "Why", "/ or"]:
+        text = f"{head}{start} it? "
+        assert fast.encode_prompt(Prompt(question=text)) == tokenizer(text)["input_ids"]
 
 
 def test_pairs_behind_shared_examples_are_those_of_the_joined_text(tokenizer: Any) -> None:
