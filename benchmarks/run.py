@@ -1,6 +1,6 @@
 """Measures mmedeval's `hf:` backend against lm-eval on the same strings, and writes `benchmarks/RESULTS.md`.
 
-    .venv/bin/python benchmarks/run.py                                  all, about an hour on two quiet cores
+    .venv/bin/python benchmarks/run.py                                  all, about 50 minutes on two quiet cores
     .venv/bin/python benchmarks/run.py --only small/cloze --items 24 --runs 1
 
 lm-eval is installed once into an environment of its own; models and data are made from fixed seeds; all of it under `.bench/`.

@@ -62,7 +62,7 @@ class Sizes:
     scored: int = 400
     written: int = 100
     large: int = 60
-    large_shots: int = 40
+    large_shots: int = 20
 
 
 def workloads(sizes: Sizes, patterns: Sequence[str], at_most: int | None) -> list[Workload]:

@@ -23,7 +23,7 @@ from mmedeval_hf.compute import MAX_LOGITS, Compute, Item, Scored
 from mmedeval_hf.tokens import common_prefix
 
 # Rows of a batch are padded to the longest; more than this share of padding starts another batch.
-MAX_PADDING = 0.02
+MAX_PADDING = 0.01
 # A prefix that saves a smaller part of a group's tokens stays in front of each row: attention in two parts costs more.
 SHORTEST_SHARE = 1 / 32
 BEHIND, WHOLE = "rows behind a prefix", "whole rows"
