@@ -56,13 +56,13 @@ class Workload:
 class Sizes:
     """Items per workload: of the small model when scoring and when writing, of the large one without and with solved examples.
 
-    Half as many where lm-eval reads five solved examples once per option of the small model's questions.
+    Half as many where lm-eval reads five solved examples once per option.
     """
 
     scored: int = 400
     written: int = 100
     large: int = 60
-    large_shots: int = 20
+    large_shots: int = 40
 
 
 def workloads(sizes: Sizes, patterns: Sequence[str], at_most: int | None) -> list[Workload]:
@@ -91,7 +91,7 @@ def _all(sizes: Sizes, at_most: int) -> list[Workload]:
         one("large", "letter", 0, sizes.large, Target(ratio=1.1, floor=1.5)),
         one("large", "letter", 5, sizes.large_shots, Target(ratio=5)),
         one("large", "cloze", 0, sizes.large, Target(ratio=3.5, floor=1.5)),
-        one("large", "cloze", 5, sizes.large_shots, Target(ratio=15)),
+        one("large", "cloze", 5, sizes.large_shots // 2, Target(ratio=15)),
     ]
 
 

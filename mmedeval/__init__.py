@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mmedeval.answers import final_part
     from mmedeval.backend import Backend
     from mmedeval.errors import (
         BackendError,
@@ -19,7 +20,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from mmedeval.hookspecs import hookimpl
-    from mmedeval.specs import BackendSpec, MetricSpec, ProtocolName, TaskOptions, TaskSpec
+    from mmedeval.specs import LANGUAGES, BackendSpec, MetricSpec, ProtocolName, TaskOptions, TaskSpec
+    from mmedeval.stats import bootstrap_mean
     from mmedeval.types import (
         Aggregate,
         Answer,
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
         LoglikelihoodRequest,
         Loglikelihoods,
         Message,
+        MetricFunction,
         Prompt,
         Request,
         Response,
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "LANGUAGES",
     "Aggregate",
     "Answer",
     "Backend",
@@ -59,6 +63,7 @@ __all__ = [
     "LoglikelihoodRequest",
     "Loglikelihoods",
     "Message",
+    "MetricFunction",
     "MetricSpec",
     "MissingPackageError",
     "MmedevalError",
@@ -82,7 +87,9 @@ __all__ = [
     "UnknownNameError",
     "Usage",
     "UsageError",
+    "bootstrap_mean",
     "digest",
+    "final_part",
     "hookimpl",
 ]
 
@@ -90,7 +97,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """A public name is imported when it is used: `mmedeval --help` needs none of them."""
     if name in __all__:
-        for home in ("errors", "hookspecs", "specs", "types", "backend"):
+        for home in ("errors", "hookspecs", "specs", "types", "backend", "stats", "answers"):
             module = importlib.import_module(f"mmedeval.{home}")
             if hasattr(module, name):
                 return getattr(module, name)

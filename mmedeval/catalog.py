@@ -7,15 +7,19 @@ import gc
 import importlib.util
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mmedeval.errors import MissingPackageError, PluginError, UnknownNameError, UsageError
 from mmedeval.host import Host
 from mmedeval.specs import LANGUAGES, BackendSpec, MetricSpec, ProtocolName, TaskSpec
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from mmedeval.backend import Backend
+    from mmedeval.types import MetricFunction
 
 
 class Spec(Protocol):
@@ -183,6 +187,41 @@ class Catalog:
         for spec in chosen:
             require(f"the metric {spec.name!r}", spec)
         return tuple(sorted(chosen, key=lambda spec: (not spec.default, spec.name)))
+
+    def load_metrics(self, names: Sequence[str], protocol: ProtocolName, arguments: Mapping[str, str]) -> tuple[Metric, ...]:
+        """The metrics of `select_metrics`, loaded. Raises `UsageError` for an argument that none of them takes."""
+        specs = self.select_metrics(names, protocol)
+        taken = {argument: spec for spec in specs for argument in spec.arguments}
+        for name in arguments:
+            if name not in taken:
+                others = [spec.name for spec in self.metrics.values() if name in spec.arguments]
+                hint = f"it belongs to the metrics {', '.join(others)}; ask for one with --metrics" if others else ""
+                raise UnknownNameError("--metric-arg", name, taken, hint=hint)
+        loaded = []
+        for spec in specs:
+            given = {name: value for name, value in arguments.items() if name in spec.arguments}
+            with _no_collection():
+                loaded.append(Metric(spec=spec, score=spec.load(given) if spec.arguments else spec.load()))
+        return tuple(loaded)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """A metric that is ready to score."""
+
+    spec: MetricSpec
+    score: MetricFunction
+
+    def prepare(self, catalog: Catalog, folder: Path) -> None:
+        """Lets a metric look for what it needs of other plugins, and keep files of its own in the run folder."""
+        prepare = getattr(self.score, "prepare", None)
+        if prepare is not None:
+            prepare(catalog, folder)
+
+    def about(self) -> Mapping[str, Any]:
+        """What it is made of, if it says so."""
+        describe = getattr(self.score, "describe", None)
+        return {} if describe is None else describe()
 
 
 def missing_packages(spec: Spec) -> tuple[str, ...]:

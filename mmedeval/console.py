@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -162,6 +162,12 @@ def _notes(record: RunRecord) -> list[str]:
             f"Accuracy is over the answers that were read. {counts['unread']} unread and {counts['failed']} failed items counted "
             f"as wrong, it is: {figures}"
         )
+    empty = sorted({a.metric for a in record.aggregates if a.scale != 1} - {a.metric for a in record.aggregates if a.scored})
+    if empty:
+        notes.append(
+            f"Nothing to score for {', '.join(empty)}: no item has an output and a reference that a person found good; "
+            "for all that have a reference add --rationale-items all"
+        )
     if counts["failures"]:
         notes.append("Failures: " + ", ".join(f"{kind} {number}" for kind, number in counts["failures"].items()))
     if counts["unscored"]:
@@ -191,6 +197,30 @@ def _short_number(value: float) -> str:
         if value >= size:
             return f"{value / size:.1f}{unit}"
     return str(int(value))
+
+
+def print_contest(found: Mapping[str, Any], folder: Path, console: Console | None = None) -> None:
+    """How runs did before a judge."""
+    console = console or make_console()
+    counts = found["counts"]
+    console.print(_plain(f"{found['judge']}, {found['items']} items: {counts['judged']} verdicts, {counts['unread']} unread"))
+    pairwise = found["mode"] == "pairwise"
+    table = _table()
+    for name in ("run", "against") if pairwise else ("run",):
+        table.add_column(name, overflow="fold")
+    for name in ("won", "tied", "lost", "unread", "per cent", "95 % interval") if pairwise else ("mean rank", "95 % interval"):
+        table.add_column(name, justify="right", no_wrap=True)
+    for row in found["pairs"] if pairwise else sorted(found["ranks"], key=lambda rank: rank["value"] or 0):
+        show = _percent if pairwise else _rank
+        interval = "–" if row["low"] is None else f"{show(row['low'])} – {show(row['high'])}"
+        head = [*row["runs"], *(str(row[name]) for name in ("won", "tied", "lost", "unread"))] if pairwise else [row["run"]]
+        table.add_row(*map(_plain, head), show(row["value"]), interval)
+    _print_table(console, table)
+    console.print(_plain(f"stored in {folder}"))
+
+
+def _rank(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2f}"
 
 
 # --- samples ---

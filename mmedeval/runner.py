@@ -17,7 +17,7 @@ from typing import Any, assert_never
 from mmedeval import __version__
 from mmedeval.aggregate import TaskScores, aggregate_all, cross_lingual_consistency, figures_as_json
 from mmedeval.backend import Backend
-from mmedeval.catalog import Catalog
+from mmedeval.catalog import Catalog, Metric
 from mmedeval.determinism import checked, compare
 from mmedeval.environment import environment
 from mmedeval.errors import BackendError, PluginError, StoreError, UsageError
@@ -30,7 +30,7 @@ from mmedeval.prompts import (
     make_request,
     plain_chat,
 )
-from mmedeval.specs import MetricSpec, ProtocolName, TaskOptions, TaskSpec
+from mmedeval.specs import ProtocolName, TaskOptions, TaskSpec
 from mmedeval.store import FORMAT, RunFolder, read_record, read_samples, record_from_json, rewrite
 from mmedeval.types import (
     Answer,
@@ -85,7 +85,7 @@ class Prepared:
     why: str
     sampling: Sampling
     tasks: Sequence[PreparedTask]
-    metrics: Sequence[MetricSpec]
+    metrics: Sequence[Metric]
     model: Mapping[str, Any]
     identity: Mapping[str, Any]
 
@@ -115,6 +115,8 @@ def run(plan: RunPlan, catalog: Catalog, out: Path | None = None) -> tuple[RunRe
         with RunFolder(path, prepared.identity, plan.as_json()) as folder:
             if folder.complete:
                 return record_from_json(read_record(path)), path
+            for metric in prepared.metrics:
+                metric.prepare(catalog, path)
             record = _ask_and_record(prepared, catalog, backend, folder)
     return record, path
 
@@ -127,7 +129,7 @@ def prepare(plan: RunPlan, catalog: Catalog, backend: Backend) -> Prepared:
     protocol, why = choose_protocol(plan, backend)
     if plan.shots and protocol in ("paper", "paper-direct"):
         raise UsageError(f"the protocol {protocol!r} has no solved examples; leave out --shots {plan.shots}")
-    metrics = catalog.select_metrics(plan.metrics, protocol)
+    metrics = catalog.load_metrics(plan.metrics, protocol, plan.metric_args)
     backend.check(chat=protocol == "chat" and plan.chat_template)
     sampling = Sampling(
         max_tokens=plan.max_tokens or (CHAT_MAX_TOKENS if protocol == "chat" else PAPER_MAX_TOKENS),
@@ -151,7 +153,8 @@ def prepare(plan: RunPlan, catalog: Catalog, backend: Backend) -> Prepared:
         "chat_template": plan.chat_template if protocol == "chat" else None,
         "exclude_images": plan.exclude_images,
         "save_requests": plan.save_requests,
-        "metrics": [spec.name for spec in metrics],
+        "metrics": [metric.spec.name for metric in metrics],
+        "metric_args": dict(plan.metric_args),
         "tasks": {task.spec.name: {"data": task.data_digest, "prompts": task.prompts_digest} for task in tasks},
     }
     return Prepared(
@@ -540,32 +543,31 @@ def score_task(
     language: str,
     group: str | None,
     results: Sequence[SampleResult],
-    metrics: Sequence[MetricSpec],
+    metrics: Sequence[Metric],
     chances: Sequence[float | None],
 ) -> TaskScores:
     """All metrics on one task's results; the results come back with their scores."""
     scores: dict[str, Sequence[float | None]] = {}
-    for spec in metrics:
-        given = list(spec.load()(results))
+    for metric in metrics:
+        own = metric.spec.name
+        given = list(metric.score(results))
         if len(given) != len(results):
-            raise PluginError(f"the metric {spec.name!r} gave {len(given)} scores for {len(results)} items of {name}")
-        values = [None if value is None else _number(value, f"the metric {spec.name!r} gave {name}") for value in given]
+            raise PluginError(f"the metric {own!r} gave {len(given)} scores for {len(results)} items of {name}")
+        values = [None if value is None else _number(value, f"the metric {own!r} gave {name}") for value in given]
         if not all(value is None or math.isfinite(value) for value in values):
-            raise PluginError(f"the metric {spec.name!r} gave a score for {name} that is no finite number")
-        scores[spec.name] = values
+            raise PluginError(f"the metric {own!r} gave a score for {name} that is no finite number")
+        scores[own] = values
     scored = [
-        dataclasses.replace(
-            result, scores={metric: value for metric, values in scores.items() if (value := values[i]) is not None}
-        )
+        dataclasses.replace(result, scores={own: value for own, values in scores.items() if (value := values[i]) is not None})
         for i, result in enumerate(results)
     ]
     return TaskScores(task=name, language=language, group=group, results=scored, scores=scores, chances=chances)
 
 
-def summarise(tasks: Sequence[TaskScores], metrics: Sequence[MetricSpec], warnings: Sequence[str]) -> dict[str, Any]:
+def summarise(tasks: Sequence[TaskScores], metrics: Sequence[Metric], warnings: Sequence[str]) -> dict[str, Any]:
     """The part of a record that follows from its samples: figures, counts, usage, consistency, warnings."""
     results = [result for task in tasks for result in task.results]
-    figures = aggregate_all(tasks, {spec.name: spec.scale for spec in metrics})
+    figures = aggregate_all(tasks, {metric.spec.name: metric.spec.scale for metric in metrics})
     groups: dict[str, list[TaskScores]] = {}
     for task in tasks:
         if task.group is not None:
@@ -575,6 +577,7 @@ def summarise(tasks: Sequence[TaskScores], metrics: Sequence[MetricSpec], warnin
     bos = Counter(result.usage.bos for result in results if result.usage.bos is not None)
     return {
         "results": figures_as_json(figures),
+        "metrics": {metric.spec.name: dict(about) for metric in metrics if (about := metric.about())},
         "consistency": [entry for entry in consistency if entry is not None],
         "counts": {
             "n": len(results),
@@ -616,12 +619,15 @@ def _warnings(results: Sequence[SampleResult]) -> list[str]:
     return found
 
 
-def rescore(path: Path, catalog: Catalog, metric_names: Sequence[str]) -> RunRecord:
-    """Scores the stored outputs of a finished run again: answers are read anew, `metric_names` are added; no model is asked."""
+def rescore(path: Path, catalog: Catalog, metric_names: Sequence[str], metric_args: Mapping[str, str] | None = None) -> RunRecord:
+    """Scores a finished run again: answers are read anew, `metric_names` are added; the model is not asked."""
     old = read_record(path)
     protocol: ProtocolName = old["protocol"]["used"]
     names = dict.fromkeys([*(name for name in old["plan"]["metrics"]), *metric_names])
-    metrics = catalog.select_metrics(tuple(names), protocol)
+    arguments = {**old["plan"].get("metric_args", {}), **(metric_args or {})}
+    metrics = catalog.load_metrics(tuple(names), protocol, arguments)
+    for metric in metrics:
+        metric.prepare(catalog, path)
     stored: dict[str, list[SampleResult]] = {}
     for result in read_samples(path):
         stored.setdefault(result.task, []).append(result)
@@ -637,7 +643,7 @@ def rescore(path: Path, catalog: Catalog, metric_names: Sequence[str]) -> RunRec
     kept = [text for text in old["warnings"] if text not in _warnings([result for task in tasks for result in task.results])]
     record = {
         **old,
-        "plan": {**old["plan"], "metrics": list(names)},
+        "plan": {**old["plan"], "metrics": list(names), "metric_args": arguments},
         **summarise(tasks, metrics, kept),
         "rescored": {"at": datetime.now(UTC).isoformat(timespec="seconds"), "mmedeval": __version__},
     }

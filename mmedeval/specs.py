@@ -73,17 +73,19 @@ class BackendSpec:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MetricSpec:
-    """A metric on offer. `load` returns a function that scores many items at once.
+    """A metric on offer. `load`, called once a run before the model is asked, returns a function that scores many items at once.
 
+    `arguments` maps each `--metric-arg` that the metric takes to one line of help; where there are any, `load` gets those given.
     `default` metrics are computed in every run to whose protocol they apply; `protocols` limits a metric to some (empty: all).
     `scale` is the value of a perfect item (1 for accuracies, shown as per cent; 100 for metrics that are on that scale).
     """
 
     name: str
     summary: str
-    load: Callable[[], MetricFunction]
+    load: Callable[..., MetricFunction]
     default: bool = False
     protocols: tuple[ProtocolName, ...] = ()
     scale: float = 1.0
     requires: tuple[str, ...] = ()
     extra: str | None = None
+    arguments: Mapping[str, str] = field(default_factory=dict)

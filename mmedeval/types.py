@@ -250,7 +250,12 @@ class SampleResult:
 
 
 MetricFunction = Callable[[Sequence[SampleResult]], Sequence[float | None]]
-"""Scores items of one task: a value each, or `None` where the metric does not apply to the item."""
+"""Scores items of one task: a value each, or `None` where the metric does not apply to the item.
+
+It may have two methods. `prepare(catalog, folder)` is called before the model is asked, with what plugins offer and the run
+folder, where the metric may keep files of its own. `describe() -> Mapping[str, Any]` says what the metric is made of (versions,
+models) and what happened, for the record.
+"""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -284,6 +289,7 @@ class RunPlan:
     limit: int | None = None
     languages: tuple[str, ...] = ()
     metrics: tuple[str, ...] = ()
+    metric_args: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
     max_tokens: int | None = None
     temperature: float = 0.0
@@ -303,6 +309,7 @@ class RunPlan:
             "limit": self.limit,
             "languages": list(self.languages),
             "metrics": list(self.metrics),
+            "metric_args": dict(self.metric_args),
             "seed": self.seed,
             "max_tokens": self.max_tokens,
             "temperature": self.temperature,

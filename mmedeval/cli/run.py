@@ -11,7 +11,7 @@ import click
 
 from mmedeval.errors import UnknownNameError, UsageError
 
-CONFIG_MODEL_ARGS = "mmedeval.config.model_arg"
+CONFIG_PAIRS = "mmedeval.config.pairs"
 PROTOCOLS = ("auto", "letter", "cloze", "chat", "paper", "paper-direct")
 
 
@@ -41,7 +41,7 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
         assert parameter.name is not None
         defaults[parameter.name] = _as_option(value, key, setting, multiple=parameter.multiple, flag=parameter.is_flag)
     # Options win one by one, also over the pairs of a table.
-    ctx.meta[CONFIG_MODEL_ARGS] = defaults.get("model_arg", ())
+    ctx.meta[CONFIG_PAIRS] = {name: defaults.get(name, ()) for name in ("model_arg", "metric_arg")}
     ctx.default_map = {**(ctx.default_map or {}), **defaults}
     return value
 
@@ -66,16 +66,21 @@ def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _names(value: str | None) -> tuple[str, ...]:
+def names(value: str | None) -> tuple[str, ...]:
     return tuple(part.strip() for part in (value or "").split(",") if part.strip())
 
 
-def _pairs(arguments: Sequence[str]) -> dict[str, str]:
+def metric_arguments(pairs: Sequence[str], **options: str | None) -> dict[str, str]:
+    """The settings of metrics; `options` are those that have an option of their own."""
+    return {**_pairs(pairs, "--metric-arg"), **{name: value for name, value in options.items() if value is not None}}
+
+
+def _pairs(arguments: Sequence[str], option: str) -> dict[str, str]:
     pairs = {}
     for argument in arguments:
         key, equals, value = argument.partition("=")
         if not equals or not key:
-            raise UsageError(f"--model-arg {argument!r} is no pair; write NAME=VALUE")
+            raise UsageError(f"{option} {argument!r} is no pair; write NAME=VALUE")
         pairs[key.strip()] = value.strip()
     return pairs
 
@@ -118,6 +123,17 @@ def _pairs(arguments: Sequence[str]) -> dict[str, str]:
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N items of each task.")
 @click.option("--languages", metavar="CODE,...", help="Only tasks in these languages, as in ja,fr.")
 @click.option("--metrics", metavar="NAME,...", help="Metrics beside the default ones. See: mmedeval list metrics")
+@click.option(
+    "--metric-arg", multiple=True, metavar="NAME=VALUE", help="A setting of a metric; may be repeated. See docs/metrics.md"
+)
+@click.option(
+    "--rationale-items",
+    type=click.Choice(["checked", "all"]),
+    help="Rationales that a person found good (default), or all. Short for --metric-arg rationale_items=...",
+)
+@click.option(
+    "--judge", metavar="SCHEME:NAME", help="The model that judges, for the metric judge. Short for --metric-arg judge=..."
+)
 @click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="Draws the examples, and samples text.")
 @click.option(
     "--max-tokens", type=click.IntRange(min=1), metavar="N", help="Longest answer (default: 1024; paper protocols 1000)."
@@ -154,15 +170,21 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     from mmedeval.runner import RunStopped, run
     from mmedeval.types import RunPlan
 
+    from_config = ctx.meta.get(CONFIG_PAIRS, {})
     plan = RunPlan(
         model=options["model"],
-        model_args={**_pairs(ctx.meta.get(CONFIG_MODEL_ARGS, ())), **_pairs(options["model_arg"])},
-        tasks=_names(options["tasks"]),
+        model_args=_pairs([*from_config.get("model_arg", ()), *options["model_arg"]], "--model-arg"),
+        tasks=names(options["tasks"]),
         protocol=options["protocol"],
         shots=options["shots"],
         limit=options["limit"],
-        languages=_names(options["languages"]),
-        metrics=_names(options["metrics"]),
+        languages=names(options["languages"]),
+        metrics=names(options["metrics"]),
+        metric_args=metric_arguments(
+            [*from_config.get("metric_arg", ()), *options["metric_arg"]],
+            rationale_items=options["rationale_items"],
+            judge=options["judge"],
+        ),
         seed=options["seed"],
         max_tokens=options["max_tokens"],
         temperature=options["temperature"],

@@ -69,7 +69,7 @@ class Scorer:
             yield from found
 
     def _compare(self, items: Sequence[Item], batch: Batch, found: Sequence[Scored], total: int) -> Way:
-        """The results of a batch beside those of the plain way; of an item with many continuations, two that show most."""
+        """The results of a batch beside those of the plain way; of an item's continuations, the one that shows most."""
         ours = {scored.index: scored.values for scored in found if scored.values is not None}
         rows = sorted((row for row in batch.rows if row.item in ours), key=lambda row: (row.straight - len(row.tokens), row.item))
         pairs = []
@@ -78,9 +78,8 @@ class Scorer:
                 row = rows[n]
                 item = items[row.item]
                 # The last place of the row that predicts something is the furthest from the straight line.
-                some = sorted({0, max(range(len(row.targets)), key=lambda c: row.targets[c][-1][0])})
-                part = Item(item.context, [item.continuations[c] for c in some])
-                (scored,) = self.plain.score([part])
+                furthest = max(range(len(row.targets)), key=lambda c: row.targets[c][-1][0])
+                (scored,) = self.plain.score([Item(item.context, [item.continuations[furthest]])])
                 if scored.values is not None:
-                    pairs.append(([ours[row.item][c] for c in some], scored.values))
+                    pairs.append(([ours[row.item][furthest]], scored.values))
         return judge(self.compute, FAST, pairs)

@@ -1,0 +1,92 @@
+"""The judge compares runs: in both orders, or all at once."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from mmedeval import GenerateRequest, Generation, SampleResult, UsageError, hookimpl
+from mmedeval.catalog import Catalog
+from mmedeval.host import make_host
+from mmedeval.testing import ScriptedBackend, make_sample
+from mmedeval_rationale.contest import contest
+from mmedeval_rationale.judge import Settings
+
+SETTINGS = Settings.parse({"judge": "judging:any"})
+
+
+def results(name: str, count: int = 8) -> list[SampleResult]:
+    """What a run wrote: its name, as a text to be judged."""
+    samples = [make_sample(i, rationale="Iron is low.", meta={"human_check_passed": True}) for i in range(count)]
+    return [SampleResult(task="t", sample=sample, status="ok", output=f"text of {name}") for sample in samples]
+
+
+def catalog(order: Callable[[Sequence[str]], Sequence[str]]) -> tuple[Catalog, list[str]]:
+    """A judge that sees texts in their order and gives them back in another."""
+    asked: list[str] = []
+
+    def write(request: GenerateRequest) -> Generation:
+        question = request.prompt.question
+        asked.append(question)
+        texts = dict(re.findall(r"\[[0-9a-f]{12} ([A-F])\]\ntext of (\w+)", question))
+        letters = {text: letter for letter, text in texts.items()}
+        mark = re.findall(r'\{"id": "([0-9a-f]{12})"', question)[-1]
+        ranking = [letters[text] for text in order([*texts.values()])]
+        return Generation(request_id=request.id, text=json.dumps({"id": mark, "ranking": ranking}))
+
+    spec = replace(ScriptedBackend(write=write).spec(), name="judging")
+    return Catalog(make_host(extra=[SimpleNamespace(mmedeval_backends=hookimpl(lambda: [spec]))])), asked
+
+
+def test_a_better_text_wins_every_pair_whichever_stands_first(tmp_path: Path) -> None:
+    judge, asked = catalog(sorted)
+    found = contest({name: results(name) for name in ("bad", "abc", "cut")}, judge, SETTINGS, "pairwise", None, tmp_path)
+    assert len(asked) == 8 * 3 * 2
+    outcome = {tuple(pair["runs"]): (pair["won"], pair["tied"], pair["lost"], pair["value"]) for pair in found["pairs"]}
+    assert outcome == {("bad", "abc"): (0, 0, 8, 0), ("bad", "cut"): (8, 0, 0, 1), ("abc", "cut"): (8, 0, 0, 1)}
+
+
+def test_a_judge_that_prefers_the_first_place_gives_ties_only(tmp_path: Path) -> None:
+    judge, _ = catalog(lambda texts: texts)
+    found = contest({name: results(name) for name in ("one", "two")}, judge, SETTINGS, "pairwise", None, tmp_path)
+    (pair,) = found["pairs"]
+    assert (pair["won"], pair["tied"], pair["lost"], pair["value"]) == (0, 8, 0, 0.5)
+
+
+def test_a_ranking_finds_the_order_and_each_run_stands_in_all_places(tmp_path: Path) -> None:
+    judge, asked = catalog(sorted)
+    names = ["f", "b", "d", "a", "c", "e"]
+    found = contest({name: results(name, 60) for name in names}, judge, SETTINGS, "ranking", None, tmp_path)
+    assert len(asked) == 60
+    assert {rank["run"]: rank["value"] for rank in found["ranks"]} == {"a": 1, "b": 2, "c": 3, "d": 4, "e": 5, "f": 6}
+    for rank in found["ranks"]:
+        assert sorted(rank["places"]) == [1, 2, 3, 4, 5, 6]
+
+
+def test_a_contest_that_was_stopped_asks_nothing_twice_and_a_seed_draws_the_items(tmp_path: Path) -> None:
+    runs = {name: results(name, 20) for name in ("one", "two")}
+    judge, asked = catalog(sorted)
+    first = contest(runs, judge, SETTINGS, "pairwise", 5, tmp_path)
+    assert (first["items"], len(asked)) == (5, 10)
+    second = contest(runs, judge, SETTINGS, "pairwise", 5, tmp_path)
+    assert len(asked) == 10
+    assert {**first, "counts": None} == {**second, "counts": None}
+
+
+def test_runs_on_other_questions_are_refused(tmp_path: Path) -> None:
+    judge, _ = catalog(sorted)
+    other = [replace(result, sample=replace(result.sample, question="Another?")) for result in results("two")]
+    with pytest.raises(UsageError, match="t/test-0 is not the same question in all runs"):
+        contest({"one": results("one"), "two": other}, judge, SETTINGS, "pairwise", None, tmp_path)
+    unchecked: Any = [replace(result, sample=replace(result.sample, meta={})) for result in results("two")]
+    with pytest.raises(UsageError, match="share no item"):
+        contest({"one": results("one"), "two": unchecked}, judge, SETTINGS, "pairwise", None, tmp_path)
+    with pytest.raises(UsageError, match="1 runs cannot be compared"):
+        contest({"one": results("one")}, judge, SETTINGS, "ranking", None, tmp_path)
