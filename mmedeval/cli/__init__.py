@@ -18,6 +18,7 @@ COMMANDS: Mapping[str, str] = {
     "run": "Evaluate a model on tasks.",
     "list": "What is on offer: tasks, backends, metrics, protocols, plugins.",
     "show": "A stored run: its table, or its samples.",
+    "judge": "Let a language model compare the rationales of several runs.",
     "rescore": "Score a stored run again, without the model.",
     "doctor": "What works on this machine, and how to get the rest.",
 }

@@ -32,7 +32,13 @@ def command(kind: str | None) -> None:
                 if kind:
                     rows += [(f"  {argument}", text) for argument, text in backend.arguments.items()]
         elif name == "metrics":
-            rows += [(metric, spec.summary) for metric, spec in catalog.metrics.items()]
+            for metric in catalog.metrics.values():
+                missing = missing_packages(metric)
+                rows.append((metric.name, metric.summary + (f" (needs {', '.join(missing)})" if missing else "")))
+            if kind:
+                # Several metrics share a setting.
+                arguments = {name: text for metric in catalog.metrics.values() for name, text in metric.arguments.items()}
+                rows += [(f"  {argument}=", text) for argument, text in arguments.items()]
         elif name == "protocols":
             rows += [("auto", "letter where the backend computes loglikelihoods, else chat"), *PROTOCOLS.items()]
         else:

@@ -11,11 +11,14 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
-from mmedeval import GenerateRequest, Generation, SampleResult, UsageError, hookimpl
+from mmedeval import GenerateRequest, Generation, RunPlan, SampleResult, UsageError, hookimpl
 from mmedeval.catalog import Catalog
+from mmedeval.cli import cli
 from mmedeval.host import make_host
-from mmedeval.testing import ScriptedBackend, make_sample
+from mmedeval.runner import run
+from mmedeval.testing import ScriptedBackend, StaticTask, make_sample
 from mmedeval_rationale.contest import contest
 from mmedeval_rationale.judge import Settings
 
@@ -90,3 +93,33 @@ def test_runs_on_other_questions_are_refused(tmp_path: Path) -> None:
         contest({"one": results("one"), "two": unchecked}, judge, SETTINGS, "pairwise", None, tmp_path)
     with pytest.raises(UsageError, match="1 runs cannot be compared"):
         contest({"one": results("one")}, judge, SETTINGS, "ranking", None, tmp_path)
+
+
+def test_the_command_compares_run_folders_and_keeps_figures_and_verdicts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    judge, asked = catalog(sorted)
+    runs = {}
+    for name in ("one", "two"):
+        samples = [result.sample for result in results(name, 4)]
+        task = StaticTask(test=samples)
+        backend = ScriptedBackend(write=lambda request, name=name: Generation(request_id=request.id, text=f"text of {name}"))
+        hooks = {
+            "mmedeval_tasks": hookimpl(lambda task=task: [task.spec()]),
+            "mmedeval_backends": hookimpl(lambda it=backend: [it.spec()]),
+        }
+        plan = RunPlan(model="scripted:any", tasks=("static",), protocol="chat")
+        _, runs[name] = run(plan, Catalog(make_host(extra=[SimpleNamespace(**hooks)])), tmp_path / name)
+    monkeypatch.setattr("mmedeval.host.make_host", lambda: judge.host)
+    arguments = ["judge", *map(str, runs.values()), "--judge", "judging:any", "--out", str(tmp_path / "out")]
+    shown = CliRunner().invoke(cli, arguments)
+    assert shown.exit_code == 0, shown.output
+    assert "4 items: 8 verdicts, 0 unread" in shown.output
+    assert len(asked) == 8
+    found = json.loads((tmp_path / "out" / "contest.json").read_text(encoding="utf-8"))
+    assert [(pair["won"], pair["lost"]) for pair in found["pairs"]] == [(4, 0)]
+    assert len((tmp_path / "out" / "judge.jsonl").read_text(encoding="utf-8").splitlines()) == 8
+    ranked = CliRunner().invoke(cli, [*arguments, "--mode", "ranking", "--json"])
+    assert [rank["value"] for rank in json.loads(ranked.stdout)["ranks"]] == [1, 2]
+    twice = CliRunner().invoke(
+        cli, ["judge", str(runs["one"]), str(runs["one"]), "--judge", "judging:any", "--out", str(tmp_path)]
+    )
+    assert (twice.exit_code, "a run is named twice" in twice.output) == (2, True)
