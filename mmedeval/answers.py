@@ -653,7 +653,7 @@ def read_answer(text: str, options: Mapping[str, str], language: str, *, several
 
     `options` maps the letters "A" to "J" to the options' texts; `several` says that more than one letter may be right.
     """
-    final = _final_part(text)
+    final = final_part(text)
     if final is None:
         return None
     if _PAPER.search(final):
@@ -674,7 +674,7 @@ def _settled(letters: frozenset[str], options: Mapping[str, str], *, several: bo
     return letters if letters and letters <= options.keys() and (several or len(letters) == 1) else None
 
 
-def _final_part(text: str) -> str | None:
+def final_part(text: str) -> str | None:
     """The part of a text that counts: from the end of the thinking to the end of the turn; None without such an end."""
     if "<|channel|>" in text:
         _, found, text = text.rpartition(_FINAL_CHANNEL)
