@@ -51,10 +51,10 @@ def print_record(record: RunRecord, folder: Path, console: Console | None = None
     if protocol["requested"] != protocol["used"]:
         console.print(Text(printable(f"protocol {protocol['used']}: {protocol['why']}"), style="dim"))
     for title, names in _tables(record):
-        _print_table(console, _accuracy_table(title, [a for a in record.aggregates if a.task in names], data["usage"]))
+        print_table(console, _accuracy_table(title, [a for a in record.aggregates if a.task in names], data["usage"]))
         other = [a for a in record.aggregates if a.task in names and a.metric not in ("accuracy", "accuracy_strict")]
         if other:
-            _print_table(console, _metric_table(other))
+            print_table(console, _metric_table(other))
     for line in _notes(record):
         console.print(Text(printable(line)))
     if data["determinism"]:
@@ -74,18 +74,18 @@ def _tables(record: RunRecord) -> list[tuple[str, list[str]]]:
     return [(title, [*names, title]) for title, names in tables.items()]
 
 
-def _table(title: str | None = None) -> Table:
+def make_table(title: str | None = None) -> Table:
     """Nine columns must fit into a terminal of 80: one space between them and nothing outside."""
     return Table(
         box=box.SIMPLE_HEAD,
         padding=0,
         show_edge=False,
-        title=None if title is None else _plain(title),
+        title=None if title is None else plain(title),
         title_justify="left",
     )
 
 
-def _print_table(console: Console, table: Table) -> None:
+def print_table(console: Console, table: Table) -> None:
     """A table as wide as its contents: the terminal may wrap its lines, where rich would cut numbers and drop columns."""
     width = console.width
     console.width = max(width, console.measure(table, options=console.options.update(max_width=10_000)).maximum)
@@ -94,7 +94,7 @@ def _print_table(console: Console, table: Table) -> None:
 
 
 def _accuracy_table(title: str, aggregates: Sequence[Aggregate], usage: dict[str, Any]) -> Table:
-    table = _table(f"{title}, in per cent")
+    table = make_table(f"{title}, in per cent")
     table.add_column("language", no_wrap=True)
     for name in ("accuracy", "95 % interval", "chance", "n", "unread", "failed", "tokens", "seconds"):
         table.add_column(name, justify="right", no_wrap=True)
@@ -109,7 +109,7 @@ def _accuracy_table(title: str, aggregates: Sequence[Aggregate], usage: dict[str
             used = usage[aggregate.task]
             tokens, seconds = used["tokens_in"] + used["tokens_out"], used["seconds"]
         table.add_row(
-            _plain(names[aggregate.task]),
+            plain(names[aggregate.task]),
             _percent(aggregate.value),
             f"{_percent(aggregate.low)} – {_percent(aggregate.high)}" if aggregate.low is not None else "–",
             _percent(aggregate.chance),
@@ -127,17 +127,17 @@ def _metric_table(aggregates: Sequence[Aggregate]) -> Table:
     """The other metrics, a row each, on their own scales; accuracies in per cent."""
     tasks = {a.task: a.language for a in aggregates}
     several = len(set(tasks.values())) < len(tasks)
-    table = _table()
+    table = make_table()
     table.add_column("metric", no_wrap=True)
     for task, language in tasks.items():
-        table.add_column(_plain(task if several else language), justify="right", no_wrap=True)
+        table.add_column(plain(task if several else language), justify="right", no_wrap=True)
     for metric in dict.fromkeys(a.metric for a in aggregates):
         values = {a.task: a for a in aggregates if a.metric == metric}
         cells = []
         for task in tasks:
             a = values.get(task)
             cells.append("–" if a is None or a.value is None else f"{a.value * (100 if a.scale == 1 else 1):.1f}")
-        table.add_row(_plain(metric), *cells)
+        table.add_row(plain(metric), *cells)
     return table
 
 
@@ -183,7 +183,7 @@ def _notes(record: RunRecord) -> list[str]:
     return notes
 
 
-def _plain(text: str) -> Text:
+def plain(text: str) -> Text:
     """Text from outside, as it is: no markup, no control characters."""
     return Text(printable(text))
 
@@ -203,9 +203,9 @@ def print_contest(found: Mapping[str, Any], folder: Path, console: Console | Non
     """How runs did before a judge."""
     console = console or make_console()
     counts = found["counts"]
-    console.print(_plain(f"{found['judge']}, {found['items']} items: {counts['judged']} verdicts, {counts['unread']} unread"))
+    console.print(plain(f"{found['judge']}, {found['items']} items: {counts['judged']} verdicts, {counts['unread']} unread"))
     pairwise = found["mode"] == "pairwise"
-    table = _table()
+    table = make_table()
     for name in ("run", "against") if pairwise else ("run",):
         table.add_column(name, overflow="fold")
     for name in ("won", "tied", "lost", "unread", "per cent", "95 % interval") if pairwise else ("mean rank", "95 % interval"):
@@ -214,9 +214,9 @@ def print_contest(found: Mapping[str, Any], folder: Path, console: Console | Non
         show = _percent if pairwise else _rank
         interval = "–" if row["low"] is None else f"{show(row['low'])} – {show(row['high'])}"
         head = [*row["runs"], *(str(row[name]) for name in ("won", "tied", "lost", "unread"))] if pairwise else [row["run"]]
-        table.add_row(*map(_plain, head), show(row["value"]), interval)
-    _print_table(console, table)
-    console.print(_plain(f"stored in {folder}"))
+        table.add_row(*map(plain, head), show(row["value"]), interval)
+    print_table(console, table)
+    console.print(plain(f"stored in {folder}"))
 
 
 def _rank(value: float | None) -> str:
@@ -259,7 +259,7 @@ def _print_sample(console: Console, result: SampleResult, *, whole: bool) -> Non
         _print_block(console, "reference", result.sample.rationale)
     read = "–" if result.prediction is None else join_letters(result.prediction)
     margin = "" if result.margin is None else f", margin {result.margin:.4f}"
-    console.print(_plain(f"  answered {read}, right is {join_letters(result.sample.answer)}{margin}"))
+    console.print(plain(f"  answered {read}, right is {join_letters(result.sample.answer)}{margin}"))
     if whole:
         usage = result.usage
         console.print(
@@ -294,7 +294,7 @@ def print_diagnosis(findings: Sequence[Finding], console: Console | None = None)
         marks = {True: Text("ok", style="green"), False: Text("no", style="red"), None: Text("  ")}
         for finding in findings:
             if finding.section == section:
-                table.add_row(marks[finding.good], _plain(finding.name), _plain(finding.text))
+                table.add_row(marks[finding.good], plain(finding.name), plain(finding.text))
         console.print(table)
         console.print()
 

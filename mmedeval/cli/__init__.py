@@ -20,6 +20,8 @@ COMMANDS: Mapping[str, str] = {
     "show": "A stored run: its table, or its samples.",
     "judge": "Let a language model compare the rationales of several runs.",
     "rescore": "Score a stored run again, without the model.",
+    "human": "Let people rate and rank the rationales of several runs.",
+    "agree": "Which metrics agree with people.",
     "doctor": "What works on this machine, and how to get the rest.",
 }
 
