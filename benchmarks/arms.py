@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from outcome import Agreement, BenchmarkError, Floor, Outcome, Side, compare_scores, compare_texts, worst
+from figures import Agreement, BenchmarkError, Floor, Outcome, Side, compare_scores, compare_texts, worst
 from workloads import MAX_NEW_TOKENS, Places, Workload
 
 HERE = Path(__file__).resolve().parent

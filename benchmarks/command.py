@@ -14,7 +14,7 @@ from time import perf_counter
 from typing import Any
 
 from arms import Bench, best_batch, log_end
-from outcome import BenchmarkError, Outcome, Side, compare_scores, worst
+from figures import BenchmarkError, Outcome, Side, compare_scores, worst
 from serve import peak_bytes
 from workloads import Workload
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from outcome import BenchmarkError
+from figures import BenchmarkError
 
 REQUIREMENT = "lm_eval[hf]==0.4.13"
 CONSTRAINTS = Path(__file__).resolve().parents[1] / "constraints.txt"

@@ -22,8 +22,8 @@ from pathlib import Path
 
 from arms import HERE, Bench, introduce, measure, quiet_environment
 from command import measure_command
+from figures import BenchmarkError, Failed, Outcome
 from machine import cores, describe
-from outcome import BenchmarkError, Failed, Outcome
 from peer import install
 from table import Report, render
 from workloads import Places, Sizes, Workload, workloads

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from outcome import TOLERANCE, Failed, Outcome, Side
+from figures import TOLERANCE, Failed, Outcome, Side
 from workloads import MAX_NEW_TOKENS
 
 FLOOR = """\

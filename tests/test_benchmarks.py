@@ -58,34 +58,34 @@ def test_the_floor_is_what_a_forward_pass_computes_but_for_what_no_token_sees(mo
 
 
 def test_arms_that_differ_are_told_apart(module: Any) -> None:
-    outcome = module("outcome")
-    same = outcome.compare_scores([[-1.0, -2.0]], [[-1.00001, -2.0]])
+    figures = module("figures")
+    same = figures.compare_scores([[-1.0, -2.0]], [[-1.00001, -2.0]])
     assert same.holds
     assert same.largest == pytest.approx(1e-5)
-    assert not outcome.compare_scores([[-1.0, -2.0]], [[-1.1, -2.0]]).holds
-    assert not outcome.compare_scores([[-1.0, -1.00001]], [[-1.00001, -1.0]]).holds
-    assert not outcome.compare_scores([[float("nan"), -2.0]], [[-1.0, -2.0]]).holds
-    assert not outcome.compare_scores([], []).holds
-    assert not outcome.compare_texts(["a", "b"], ["a", "c"]).holds
-    with pytest.raises(outcome.BenchmarkError, match="do not score the same"):
-        outcome.compare_scores([[-1.0]], [[-1.0, -2.0]])
+    assert not figures.compare_scores([[-1.0, -2.0]], [[-1.1, -2.0]]).holds
+    assert not figures.compare_scores([[-1.0, -1.00001]], [[-1.00001, -1.0]]).holds
+    assert not figures.compare_scores([[float("nan"), -2.0]], [[-1.0, -2.0]]).holds
+    assert not figures.compare_scores([], []).holds
+    assert not figures.compare_texts(["a", "b"], ["a", "c"]).holds
+    with pytest.raises(figures.BenchmarkError, match="do not score the same"):
+        figures.compare_scores([[-1.0]], [[-1.0, -2.0]])
 
 
 def test_the_ratio_and_the_distance_are_medians_over_the_runs(module: Any) -> None:
-    outcome, workloads = module("outcome"), module("workloads")
+    figures, workloads = module("figures"), module("workloads")
     (workload,) = workloads.workloads(workloads.Sizes(), ["small/letter-0"], 10)
 
     def side(*walls: float) -> Any:
-        return outcome.Side(walls=walls, cpus=walls, peak_bytes=1)
+        return figures.Side(walls=walls, cpus=walls, peak_bytes=1)
 
-    measured = outcome.Outcome(
+    measured = figures.Outcome(
         workload=workload,
         batch=8,
         tried={8: 1.0},
         ours=side(1.0, 2.0, 1.0),
         theirs=side(3.0, 4.0, 5.0),
-        agreement=outcome.compare_texts(["a"], ["a"]),
-        floor=outcome.Floor(distinct_tokens=1, flops=100, rates=(200.0, 100.0, 400.0)),
+        agreement=figures.compare_texts(["a"], ["a"]),
+        floor=figures.Floor(distinct_tokens=1, flops=100, rates=(200.0, 100.0, 400.0)),
     )
     assert measured.ratios == [3.0, 2.0, 5.0]
     assert (measured.ratio, measured.distance) == (3.0, 2.0)

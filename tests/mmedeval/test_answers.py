@@ -42,6 +42,108 @@ OPTIONS = {
         "E": "Úlcera perforada.",
     },
     "Spanish yes or no": {"A": "Sí", "B": "No"},
+    "Chinese abdomen": {"A": "急性胆囊炎", "B": "胆囊癌", "C": "胆总管结石", "D": "急性胰腺炎", "E": "消化性溃疡"},
+    "Chinese antibiotics": {"A": "青霉素", "B": "红霉素", "C": "庆大霉素", "D": "四环素", "E": "氯霉素"},
+    "Chinese drugs": {"A": "氨氯地平", "B": "赖诺普利", "C": "氢氯噻嗪", "D": "普萘洛尔", "E": "螺内酯"},
+    "Chinese effects": {"A": "心输出量增加", "B": "外周阻力下降", "C": "左室舒张末压升高", "D": "心率减慢", "E": "血压升高"},
+    "Chinese germs": {"A": "肺炎链球菌", "B": "流感嗜血杆菌", "C": "脑膜炎奈瑟菌", "D": "李斯特菌", "E": "大肠埃希菌"},
+    "Chinese hepatitis": {"A": "丙型肝炎", "B": "乙型肝炎", "C": "甲型肝炎", "D": "戊型肝炎"},
+    "English drugs": {
+        "A": "Amlodipine",
+        "B": "Lisinopril",
+        "C": "Hydrochlorothiazide",
+        "D": "Propranolol",
+        "E": "Spironolactone",
+    },
+    "English effects": {
+        "A": "Increased cardiac output",
+        "B": "Decreased systemic vascular resistance",
+        "C": "Increased left ventricular end-diastolic pressure",
+        "D": "Decreased heart rate",
+    },
+    "English germs": {
+        "A": "Streptococcus pneumoniae",
+        "B": "Haemophilus influenzae",
+        "C": "Neisseria meningitidis",
+        "D": "Listeria monocytogenes",
+    },
+    "English vaccines": {
+        "A": "Hepatitis A vaccine",
+        "B": "Tetanus booster",
+        "C": "No vaccination needed",
+        "D": "Influenza vaccine",
+    },
+    "English vitamins 2": {"A": "Vitamin K", "B": "Vitamin B12", "C": "Vitamin A", "D": "Vitamin E"},
+    "French abdomen": {
+        "A": "Cholécystite aiguë",
+        "B": "Cancer de la vésicule",
+        "C": "Lithiase cholédocienne",
+        "D": "Pancréatite aiguë",
+        "E": "Ulcère gastrique",
+    },
+    "French drugs": {"A": "L'aspirine", "B": "La warfarine", "C": "L'amiodarone", "D": "Le furosémide", "E": "La digoxine"},
+    "French drugs 2": {
+        "A": "Amlodipine",
+        "B": "Lisinopril",
+        "C": "Hydrochlorothiazide",
+        "D": "Propranolol",
+        "E": "Spironolactone",
+    },
+    "French germs": {"A": "Pneumocoque", "B": "Haemophilus", "C": "Méningocoque", "D": "Listeria", "E": "Escherichia coli"},
+    "French statements": {
+        "A": "Elle est plus fréquente chez l'homme",
+        "B": "Elle est d'origine virale",
+        "C": "Elle se traite par corticoïdes",
+        "D": "Elle guérit sans séquelles",
+        "E": "Elle atteint le nerf facial",
+    },
+    "French vitamins": {"A": "Thiamine", "B": "Vitamine A", "C": "Vitamine D", "D": "Vitamine C", "E": "Acide folique"},
+    "Japanese abdomen": {"A": "急性胆嚢炎", "B": "胆嚢癌", "C": "総胆管結石", "D": "急性膵炎", "E": "胃潰瘍"},
+    "Japanese drugs": {
+        "A": "アムロジピン",
+        "B": "リシノプリル",
+        "C": "ヒドロクロロチアジド",
+        "D": "プロプラノロール",
+        "E": "スピロノラクトン",
+    },
+    "Japanese effects": {
+        "A": "心拍出量が増加する",
+        "B": "末梢血管抵抗が低下する",
+        "C": "左室拡張末期圧が上昇する",
+        "D": "心拍数が減少する",
+        "E": "血圧が上昇する",
+    },
+    "Japanese germs": {"A": "肺炎球菌", "B": "インフルエンザ菌", "C": "髄膜炎菌", "D": "リステリア", "E": "大腸菌"},
+    "Japanese vitamins": {"A": "ビタミンB1", "B": "ビタミンA", "C": "ビタミンD", "D": "ビタミンC", "E": "葉酸"},
+    "Russian days": {"A": "3 дня", "B": "7 дней", "C": "14 дней", "D": "21 день"},
+    "Russian drugs": {"A": "амлодипин", "B": "лизиноприл", "C": "гидрохлоротиазид", "D": "пропранолол", "E": "спиронолактон"},
+    "Russian germs": {"A": "пневмококк", "B": "гемофильная палочка", "C": "менингококк", "D": "листерия"},
+    "Russian vitamins": {"A": "Витамин В1", "B": "Витамин А", "C": "Витамин D", "D": "Витамин С"},
+    "Russian yes or no 2": {"A": "да", "B": "нет"},
+    "Russian yes or no 3": {"A": "Да", "B": "Нет"},
+    "Spanish drugs": {"A": "Amlodipino", "B": "Lisinopril", "C": "Hidroclorotiazida", "D": "Propranolol"},
+    "Spanish effects": {
+        "A": "Aumenta el gasto cardiaco.",
+        "B": "Disminuye la resistencia periférica.",
+        "C": "Aumenta la presión telediastólica.",
+        "D": "Disminuye la frecuencia cardiaca.",
+    },
+    "Spanish germs": {"A": "Neumococo", "B": "Haemophilus influenzae", "C": "Meningococo", "D": "Listeria"},
+    "Spanish vitamins": {"A": "Tiamina", "B": "Vitamina A", "C": "Vitamina D", "D": "Vitamina C"},
+    "Chinese abdomen 2": {"A": "二甲双胍", "B": "格列吡嗪", "C": "甘精胰岛素", "D": "吡格列酮"},
+    "English abdomen": {"A": "Metformin", "B": "Glipizide", "C": "Insulin glargine", "D": "Pioglitazone"},
+    "English abdomen 2": {"A": "Acute cholecystitis", "B": "Gallbladder cancer", "C": "Choledocholithiasis", "D": "Pancreatitis"},
+    "French abdomen 2": {"A": "Metformine", "B": "Glipizide", "C": "Insuline glargine", "D": "Pioglitazone", "E": "Acarbose"},
+    "Japanese abdomen 2": {
+        "A": "メトホルミン",
+        "B": "グリピジド",
+        "C": "インスリングラルギン",
+        "D": "ピオグリタゾン",
+        "E": "アカルボース",
+    },
+    "Russian abdomen": {"A": "метформин", "B": "глипизид", "C": "инсулин гларгин", "D": "пиоглитазон"},
+    "Russian yes or no 4": {"A": "да", "B": "нет"},
+    "Spanish abdomen": {"A": "Metformina", "B": "Glipizida", "C": "Insulina glargina", "D": "Pioglitazona"},
 }
 
 # What models write, and the letters that a careful person reads in it.
@@ -285,7 +387,7 @@ OUTPUTS = {
         ("A", "A only"),
     ],
     "English vitamins": [
-        ("", "The patient needs vitamin A."),
+        ("B", "The patient needs vitamin A."),
         ("B", "The correct answer is vitamin A."),
         ("A", "Deficiency of vitamin D causes rickets; therefore the answer is A."),
         ("C", "Hepatitis B vaccine"),
@@ -1009,6 +1111,289 @@ OUTPUTS = {
         ("A", "La respuesta correcta es: Sí"),
         ("B", "No es correcto."),
     ],
+    "Chinese abdomen": [
+        ("", "分析如下：A项急性胆囊炎多有发热；B项胆囊癌多见于老年人；C项胆总管结石可有黄疸；D项"),
+    ],
+    "Chinese antibiotics, several": [
+        ("AB", "正确的说法是A和B，C、D、E的说法是错误的。"),
+        ("ACD", "符合题意的是A、C、D三项。"),
+    ],
+    "Chinese drugs": [
+        ("E", "男性乳房发育是螺内酯的常见不良反应。"),
+        ("", "赖诺普利可引起干咳，氨氯地平可引起水肿，普萘洛尔可诱发哮喘。"),
+        ("A", "踝部水肿最常见于二氢吡啶类钙通道阻滞剂，即A。"),
+        ("C", "根据题意，能升高血钙的是噻嗪类利尿剂，对应选项C。"),
+        ("", "几种药物都可作为初始治疗，需结合患者具体情况，无法给出唯一答案。"),
+    ],
+    "Chinese effects": [
+        ("", "A、B、C、D、E各有道理。"),
+    ],
+    "Chinese effects, several": [
+        ("CE", "正确选项：C、E\n解析：A错误，心输出量减少；B错误，阻力升高；D错误，心率增快。"),
+        ("AB", "A对，B对，C错，D错，E错。"),
+        ("AD", "本题答案选A和D两项"),
+    ],
+    "Chinese germs": [
+        ("", "肺炎链球菌和脑膜炎奈瑟菌均为成人常见病原体。"),
+        ("", "需要进一步行脑脊液培养才能明确诊断。"),
+    ],
+    "Chinese germs, several": [
+        ("ABC", "答：A B C"),
+        ("AC", "A项和C项均正确，B项、D项、E项均错误。"),
+    ],
+    "Chinese hepatitis": [
+        ("B", "HBsAg阳性超过半年，符合慢性乙型肝炎。"),
+    ],
+    "English drugs": [
+        (
+            "B",
+            "Step 1: The patient has diabetic nephropathy with albuminuria.\nStep 2: ACE inhibitors slow progression.\n"
+            "Step 3: Amlodipine lowers pressure but does not reduce albuminuria as well. Hydrochlorothiazide may "
+            "worsen glucose control. Propranolol masks hypoglycemia. Spironolactone risks hyperkalemia.\n\nConclusion: "
+            "lisinopril is the drug to start.",
+        ),
+        ("", "Lisinopril causes cough, amlodipine causes edema, and propranolol causes bronchospasm."),
+        (
+            "",
+            "Several of these agents could be reasonable first choices; guidelines differ, and no single one can "
+            "be named without more information.",
+        ),
+        ("", "The correct answer would have to be determined after measuring the plasma renin activity."),
+    ],
+    "English drugs, several": [
+        (
+            "BE",
+            "ACE inhibitors and potassium-sparing diuretics raise potassium. Lisinopril and spironolactone are "
+            "therefore the drugs to stop.",
+        ),
+        ("AC", "Correct answers:\n1. A\n2. C"),
+        ("BD", "- A: incorrect\n- B: correct\n- C: incorrect\n- D: correct\n- E: incorrect"),
+    ],
+    "English effects": [
+        (
+            "C",
+            "In acute heart failure the left ventricle cannot empty. Cardiac output falls, resistance rises, and "
+            "the heart beats faster. What you would measure is an increased left ventricular end-diastolic pressure.",
+        ),
+    ],
+    "English germs": [
+        ("", "S. pneumoniae and N. meningitidis together cause most cases in adults."),
+        ("", "Could be A. Could be C. Hard to say without a Gram stain."),
+        ("", "The gram stain will guide therapy. Start ceftriaxone and vancomycin empirically."),
+    ],
+    "English germs, several": [
+        ("AC", "A and C are the organisms that most often cause it; B and D do not."),
+        ("AD", "The answers are (A) and (D)."),
+        ("", "A is true. I am not certain about the remaining options."),
+    ],
+    "English vaccines": [
+        ("B", "He needs a tetanus booster."),
+        ("C", "Since he completed his series two years ago, no vaccination needed."),
+        ("", "Hepatitis A and B differ in their route of transmission."),
+    ],
+    "English vitamins 2": [
+        ("B", "Subacute combined degeneration results from vitamin B12 deficiency."),
+        ("A", "Prothrombin time is prolonged and corrects after vitamin K, so the newborn lacks vitamin K."),
+        ("", "Fat-soluble vitamins are A, D, E and K."),
+    ],
+    "French abdomen": [
+        ("C", "Il faut cocher la case C."),
+    ],
+    "French drugs": [
+        ("B", "C'est la warfarine (B) qui exige un suivi de l'INR."),
+    ],
+    "French drugs 2": [
+        (
+            "B",
+            "Chez un diabétique avec microalbuminurie, on préfère un IEC. L'amlodipine a moins d'effet sur la protéin"
+            "urie, l'hydrochlorothiazide déséquilibre la glycémie, le propranolol masque les hypoglycémies et la "
+            "spironolactone expose à l'hyperkaliémie. Le lisinopril est donc le traitement à instaurer.",
+        ),
+        ("E", "La gynécomastie est un effet indésirable bien connu de la spironolactone."),
+        (
+            "",
+            "Le lisinopril fait tousser, l'amlodipine donne des œdèmes et le propranolol est contre-indiqué dans l'asthme.",
+        ),
+    ],
+    "French germs": [
+        ("C", "Le purpura oriente vers le méningocoque."),
+        ("", "Le pneumocoque et le méningocoque sont les germes les plus fréquents chez l'adulte."),
+        ("", "Une ponction lombaire s'impose avant de conclure."),
+    ],
+    "French germs, several": [
+        ("AC", "A et C sont à cocher."),
+        ("BDE", "Les bonnes réponses sont les suivantes : B, D et E."),
+        ("ABC", "A : vrai. B : vrai. C : vrai. D : faux. E : faux."),
+    ],
+    "French statements": [
+        ("", "A est vrai et C est vrai."),
+        ("", "Il y a plusieurs réponses possibles, cela dépend du contexte clinique."),
+    ],
+    "French statements, several": [
+        ("BCE", "A) Faux\nB) Vrai\nC) Vrai\nD) Faux\nE) Vrai"),
+        ("CD", "Il convient de retenir C et D."),
+        ("ABD", "Bonnes réponses : A, B, D. En effet, C et E sont inexactes."),
+        ("BE", "Les items exacts sont donc les items B et E."),
+        ("B", "La seule réponse exacte est la B."),
+    ],
+    "French vitamins": [
+        ("B", "L'héméralopie traduit une carence en vitamine A."),
+    ],
+    "Japanese abdomen": [
+        ("E", "答えはB……いえ、違います。答えはEです。"),
+    ],
+    "Japanese drugs": [
+        ("", "リシノプリルは空咳、アムロジピンは浮腫、プロプラノロールは喘息発作を起こしうる。"),
+        ("", "いずれの薬剤も使用できるため、一つに絞ることはできない。"),
+    ],
+    "Japanese effects": [
+        ("", "Aが正しいように思えるが、Cも正しいように見え、決め手に欠ける。"),
+    ],
+    "Japanese effects, several": [
+        ("CE", "正解はＣ、Ｅの２つです。"),
+        ("AB", "A ○\nB ○\nC ×\nD ×\nE ×"),
+        ("BD", "答えはBとDになります。Aは減少、Cは低下、Eは低下するため誤りです。"),
+    ],
+    "Japanese germs": [
+        ("D", "妊婦や高齢者の髄膜炎ではリステリアを考慮する。"),
+        ("C", "紫斑を伴うことから髄膜炎菌が原因と推定される。"),
+        ("", "肺炎球菌と髄膜炎菌はいずれも成人の主な起炎菌である。"),
+        ("", "髄液検査の結果を待つ必要がある。"),
+    ],
+    "Japanese germs, several": [
+        ("DE", "新生児髄膜炎の原因として多いのはDとEである。"),
+        ("AB", "選択：a・b"),
+    ],
+    "Japanese vitamins": [
+        ("B", "夜盲症の原因はビタミンA欠乏である。"),
+    ],
+    "Russian days": [
+        ("D", "Инкубационный период составляет в среднем 21 день."),
+    ],
+    "Russian drugs": [
+        ("D", "При бронхиальной астме противопоказан пропранолол."),
+        ("E", "Гинекомастию вызывает спиронолактон."),
+        ("", "Лизиноприл вызывает кашель, амлодипин — отёки, пропранолол — бронхоспазм."),
+        ("", "Все перечисленные препараты могут применяться, выбор зависит от сопутствующих заболеваний."),
+    ],
+    "Russian drugs, several": [
+        ("BE", "Калий повышают лизиноприл и спиронолактон, то есть B и E."),
+        ("AC", "Правильные варианты: A) и C)."),
+    ],
+    "Russian germs": [
+        ("D", "У беременных менингит часто вызывает листерия."),
+        ("", "Пневмококк и менингококк — самые частые возбудители у взрослых."),
+        ("", "Без посева ликвора судить о возбудителе нельзя."),
+    ],
+    "Russian vitamins": [
+        ("B", "Куриная слепота развивается при дефиците витамина А."),
+    ],
+    "Russian yes or no 2": [
+        ("", "Вопрос сформулирован нечётко."),
+    ],
+    "Russian yes or no 3": [
+        ("B", "Указанное действие для препарата не характерно, поэтому правильным ответом является «нет»."),
+    ],
+    "Spanish drugs": [
+        ("D", "En el asma está contraindicado el propranolol."),
+        ("A", "Los edemas maleolares son típicos del amlodipino."),
+        ("", "El lisinopril produce tos, el amlodipino edemas y el propranolol broncoespasmo."),
+        ("", "Cualquiera de las opciones A, B o C sería válida."),
+    ],
+    "Spanish effects": [
+        ("D", "La D, porque el fármaco tiene efecto cronotropo negativo."),
+        ("A", "Es la A la que responde a la pregunta."),
+        ("", "A, B, C y D son manifestaciones posibles y no es posible elegir una sola."),
+    ],
+    "Spanish germs": [
+        ("D", "En la embarazada hay que cubrir Listeria."),
+        ("B", "Yo respondería B."),
+        ("", "El neumococo y el meningococo son los gérmenes más frecuentes en el adulto."),
+        ("", "Hace falta un cultivo para decidir."),
+    ],
+    "Spanish germs, several": [
+        ("AC", "A y C son correctas."),
+    ],
+    "Spanish vitamins": [
+        ("B", "La ceguera nocturna se debe al déficit de vitamina A."),
+    ],
+    "Chinese abdomen 2": [
+        ("", "患者既往曾服用二甲双胍，因腹泻停药。"),
+        ("", "不是二甲双胍。"),
+        ("", "二甲双胍的作用机制包括"),
+        ("B", "二甲双胍一般不引起低血糖，吡格列酮可致水肿，甘精胰岛素需注射给药，故引起该患者低血糖的是格列吡嗪。"),
+        ("", "A和B都能降糖。"),
+        ("A", "A ✅ B ❌ C ❌ D ❌"),
+        ("C", "虽然A是一线药物，但患者肾功能衰竭，因此应改用C。"),
+    ],
+    "English abdomen": [
+        ("", "The patient was previously treated with metformin but did not tolerate it."),
+        ("", "This is clearly not metformin."),
+        ("", "Unlike metformin, the drug in question acts on the pancreas."),
+        ("", "The mechanism of action of metformin involves"),
+        ("", "First, consider metformin. It lowers hepatic glucose output and"),
+        ("", "Option A: Metformin\nOption B: Glipizide\nOption C: Insulin glargine\nOption D: Pioglitazone"),
+        ("", "Which of the following is the best choice? A. Metformin B. Glipizide C. Insulin glargine D. Pioglitazone"),
+        (
+            "B",
+            "Looking at each choice: metformin would not cause hypoglycemia, pioglitazone causes edema, insulin "
+            "glargine is given by injection. The patient takes an oral drug and has hypoglycemia; this is glipizide.",
+        ),
+        ("C", "After weighing A against C, C wins."),
+        ("", "Both A and B lower glucose."),
+    ],
+    "English abdomen 2": [
+        (
+            "D",
+            "The combination of epigastric pain, vomiting and raised lipase points to pancreatitis rather than cholecystitis.",
+        ),
+        ("", "Question 12 of section A: a woman presents with pain. Refer to table B for the results."),
+    ],
+    "English abdomen 2, several": [
+        ("AC", "A - True\nB - False\nC - True\nD - False"),
+        ("", "A is correct because of the fever. Regarding B,"),
+    ],
+    "French abdomen 2": [
+        ("", "Le patient prenait de la metformine, arrêtée pour diarrhée."),
+        ("", "Ce n'est pas la metformine."),
+        ("", "Le mécanisme d'action de la metformine repose sur"),
+        ("A", "A et B font baisser la glycémie, mais c'est A qu'on donne en première intention."),
+        ("", "A et B font baisser la glycémie."),
+    ],
+    "French abdomen 2, several": [
+        ("AE", "Les traitements qui n'exposent pas à l'hypoglycémie sont la metformine et l'acarbose (A et E)."),
+    ],
+    "Japanese abdomen 2": [
+        ("", "患者は以前メトホルミンを内服していたが、下痢のため中止した。"),
+        ("", "メトホルミンではない。"),
+        ("", "メトホルミンの作用機序としては"),
+        ("", "AもBも血糖を下げる。"),
+    ],
+    "Japanese abdomen 2, several": [
+        ("AE", "体重増加を来しにくいのはA、Eである。"),
+    ],
+    "Russian abdomen": [
+        ("", "Ранее больной получал метформин, который был отменён из-за диареи."),
+        ("", "Это не метформин."),
+        ("", "Механизм действия метформина заключается в"),
+    ],
+    "Russian yes or no 4": [
+        ("", "Препарат применяется при диабете 2 типа."),
+    ],
+    "Spanish abdomen": [
+        ("", "El paciente tomaba metformina, suspendida por diarrea."),
+        ("", "No es la metformina."),
+        ("", "El mecanismo de acción de la metformina consiste en"),
+        (
+            "B",
+            "La metformina no produce hipoglucemia, la pioglitazona causa edemas y la insulina se inyecta. El respons"
+            "able es, pues, la glipizida.",
+        ),
+        ("D", "La insuficiencia cardiaca contraindica la pioglitazona, de ahí que la respuesta sea la D."),
+        ("A", "A y B bajan la glucosa, pero la A es de primera línea."),
+        ("C", "Con insuficiencia renal la A está contraindicada; B y D tampoco convienen. Nos quedamos con la C."),
+        ("", "A y B bajan la glucosa."),
+    ],
 }
 
 ROWS = [(name, expected, output) for name, rows in OUTPUTS.items() for expected, output in rows]
@@ -1055,6 +1440,9 @@ HOSTILE = {
     "Cyrillic": "не ",
     "an option's text": "pulmonary embolism ",
     "combining marks": "\u0300\u0323",
+    "labels in lines": "\n- A",
+    "parentheses and conjunctions": "A) and ",
+    "a verb and its adverbs": "is, most likely the ",
     "halves of the paper's format": "###Answer: OPTION A ",
 }
 
@@ -1107,6 +1495,13 @@ def test_what_a_model_goes_on_with_after_its_turn_does_not_count() -> None:
     for name, expected, output in ROWS:
         if expected and "<|" not in output:
             assert read(name, f"{output}<|im_end|>\n<|im_start|>user\nThe answer is A.") == read(name, output), output
+
+
+def test_every_beginning_of_an_output_is_read_or_left_but_never_breaks_the_reader() -> None:
+    for name, _, output in ROWS[::7]:
+        for length in range(0, len(output), 3):
+            reading = read(name, output[:length])
+            assert reading is None or reading <= options_of(name).keys(), output[:length]
 
 
 def test_one_letter_at_most_is_read_where_one_may_be_right() -> None:
@@ -1215,3 +1610,22 @@ def test_of_150_real_outputs_97_in_a_hundred_are_read_and_none_wrongly() -> None
     judged = [letters(one) for one in JUDGED.split()]
     assert [index for index, one in enumerate(readings) if one and one != judged[index]] == []
     assert sum(one is not None for one in readings) >= 0.97 * len(judged)
+
+
+@pytest.mark.parametrize(
+    ("language", "text"),
+    [
+        ("en", "The correct options are A and E."),
+        ("en", "Answer: A, F"),
+        ("es", "Las opciones correctas son A y E."),
+        ("fr", "Les réponses exactes sont A et E."),
+        ("ru", "Верные ответы: A и E."),
+        ("zh", "正确答案是A和E。"),
+        ("ja", "正解はAとEです。"),
+    ],
+)
+def test_a_list_with_a_letter_outside_the_options_is_unread_and_one_within_them_is_read(language: str, text: str) -> None:
+    four = {"A": "iron", "B": "zinc", "C": "copper", "D": "lead"}
+    six = {**four, "E": "tin", "F": "gold"}
+    assert read_answer(text, four, language, several=True) is None
+    assert read_answer(text, six, language, several=True) == frozenset("AF" if "F" in text else "AE")

@@ -1,0 +1,225 @@
+"""The words by which models call an option the answer, right, wrong or doubtful, in six languages, as regular expressions."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, NamedTuple
+
+
+class Words(NamedTuple):
+    """Alternatives of one meaning: whole words of en, fr, es and ru, then those of the scripts without spaces."""
+
+    spaced: str
+    zh: str
+    ja: str
+
+    @property
+    def any(self) -> str:
+        return "|".join(self)
+
+
+def _words(text: str) -> Words:
+    r"""Lines of alternatives; behind "zh:" and "ja:" those without word borders, and `\w{0,9}` stands for an ending."""
+    lines = [line.strip() for line in text.strip().splitlines()]
+    zh, ja = ("|".join(line[4:] for line in lines if line.startswith(script)) or "(?!)" for script in ("zh: ", "ja: "))
+    spaced = "|".join(line for line in lines if not line.startswith(("zh: ", "ja: ")))
+    return Words(rf"\b(?:{spaced})\b", zh, ja)
+
+
+def _phrases(text: str) -> re.Pattern[str]:
+    return re.compile(_words(text).any, re.IGNORECASE)
+
+
+YES: Final = r"yes|true|oui|vrai|sí|si|verdadero|cierto|да|верно|是的?|对|正确|はい"
+NO: Final = r"no|false|non|faux|falso|нет|неверно|否|不是|不对|错误?|不正确|いいえ"
+MAYBE: Final = r"maybe|возможно|peut-être|quizás?|可能|不确定"
+AND: Final = r"and(?: also)?|as well as|plus|et|ainsi que|y|e|así como|como|и|а также|так и"
+AND_UNSPACED: Final = "和|与|及|以及|跟|や|と|も|および|及び|ならびに|並びに"
+OR: Final = r"(?:and/)?or|vs\.?|versus|(?:et/)?ou|(?:y/)?[ou]|(?:и/)?или|либо"
+OR_UNSPACED: Final = "或者?|还是|か|または|もしくは|あるいは"
+REASON: Final = r"because|since|as|given|car|parce|puisque|porque|ya|поскольку|так|потому"
+
+OPTION: Final = _words("""
+    options?|choices?|statements?|letters?|alternatives?|items?
+    propositions?|affirmations?|lettres?|assertions?|choix|la case
+    opci[oó]n(?:es)?|alternativas?|afirmaci[oó]n(?:es)?|letras?|incisos?|literal(?:es)?
+    вариант(?:а|ы|ом|ов|у|е)?|опци[яиюей]{1,2}|букв[аыуой]{1,2}|пункт(?:а|ы|ом|е)?|утверждени[еяй]
+    zh: 选项|選項|项|項
+    ja: 選択肢|オプション|肢
+""")
+OPTION_BEHIND: Final = "[两二三四五]?个?(?:选项|選項|项|項)|の?選択肢|の?オプション|肢|の選択(?!肢)"
+ANSWER: Final = _words("""
+    answers?|ans|r[eé]ponses?|respuestas?|ответ(?:а|ы|ом|ами|ов)?
+    zh: 答案|作答|答(?=:)
+    ja: 答え|正解|正答|解答|回答
+""")
+RIGHT: Final = _words(r"""
+    correct|right(?! (?!answers?|options?|choices?|one|is|are|statements?)\w)|true|accurate|appropriate|valid|ideal|preferred
+    bon(?:ne)?s?|correcte?s?|exacte?s?|vraie?s?|justes?|adaptée?s?|appropriée?s?
+    correct[ao]s?|ciert[ao]s?|verdader[ao]s?|acertad[ao]s?|válid[ao]s?|adecuad[ao]s?|apropiad[ao]s?
+    (?<!не )(?:правильн\w{1,3}|правил[ье]н|верн(?:ый|ая|ое|ые|ы|о|а|ым|ыми|ой)|вер[её]н)
+    zh: (?<!不)正[确確]|符合题意
+    ja: 正しい(?!とは)|当てはまる|該当する|(?<!不)適切な(?:の|もの|選択肢|対応|治療|検査|処置|診断|組合せ|説明|薬剤)
+""")
+CHOSEN: Final = _words("""
+    chosen|selected|final|solution|my (?:choice|pick|selection)|mon choix|solución|mi selección|elección|выбор
+    zh: 结论|最终选择
+    ja: 結論|選んだ|選ぶ|選択した|実際|本当
+""")
+BEST: Final = _words(r"""
+    most (?!common|often|frequent|of|patients|cases|people|notabl)\w{1,20}|best|first-line|of choice|gold standard
+    plus (?:probable|approprié|adapté|plausible|vraisemblable|indiqué|compatible|pertinent)e?|meilleure?|première intention
+    de primera línea|de choix|classique|à retenir
+    más (?:probable|adecuad[ao]|apropiad[ao]|indicad[ao]|compatible|acertad[ao]|plausible)|mejor|de (?:primera )?elección
+    наиболее (?:вероят|подходящ|точн|правильн|соответств|обоснован|корректн)\w{1,6}|лучш\w{1,3}|перв\w{2} линии|вероятнее всего
+    zh: 最(?:有?可能|佳|合适|适合|恰当|符合|好|适宜|应|优|为)|首选|首先考虑|可能性[最较更]?[大高]
+    ja: 最も(?:可能性|考え|適|疑|一致|当て|妥当|優先)|最適|第一選択|挙げられ
+""")
+# These say "right" by themselves behind a mention, without a verb before them.
+FITS: Final = _words(r"""
+    best (?:fits?|explains?|describes?|matches|answers)|fits? best|convien\w{1,3}|s'impose|encajan?|sí l[oa]
+    (?<!не )(?:корректн\w{0,3}|корректен|подход\w{2,4}|соответств\w{2,4}|обоснован\w{0,3}|обусловлен\w{0,2}|наиболее \w{5,16})
+    (?<!не )(?:правильн\w{1,3}|правил[ье]н|верн(?:ый|ая|ое|ые|ы|о|а|ым|ыми|ой)|вер[её]н)
+    zh: 准确|符合|是对的|对(?=[。,;]|$)|更(?:符合|合适|可能)|合适|恰当|为宜
+    ja: 正し(?:い(?!とは)|く、)|(?<!不)適切(?!では?な|では?あり|とは|性|な治療を|に)|正解(?!では?な)|正答|妥当
+    ja: 該当(?!し(?:な|ませ))|^だ?と(?:考え(?:られ)?(?:る|ます)|思|判断|診断|な[るり]|す)
+""")
+CHOOSE: Final = _words(r"""
+    choos\w{1,3}|chose|select(?:ing|ed)?|pick(?:ing|ed)?|(?:go(?:ing)?|stick) with|opt(?:ing|ed)? for|settled? on|meant?
+    (?:would|'d) (?:say|answer|guess)|(?:vote|go(?:ing)?) for|arrive at|(?:lean(?:ing)?|inclined) (?:towards?|to)|mark
+    choisi\w{0,4}|sélectionn\w{1,4}|reti(?:ens|endrais?)|retenons|retenir|coch\w{1,3}|opt\w{1,4} pour|répond(?:s|rais?)
+    je dirais(?: que)?(?: c'est)?|choix se porte sur|voulais dire|valide|vote pour|penche\w{0,4} pour
+    elijo|eleg\w{2,5}|escojo|escog\w{2,5}|seleccion\w{1,5}|marc(?:o|aría|amos|ar)|opt\w{1,4} por|qued(?:o|amos) con
+    inclin\w{1,3} por|señal(?:o|aría|ar)|diría(?: que)?|contestaría|quise decir|apostaría por
+    выб(?:ира|ер|ра|ор)\w{0,4}|склоня\w{2,4} к|остан\w{3,6} на|отмет\w{1,4}|получа\w{2,4}|ответить|имел\w? в виду
+    zh: 选择?|選擇?|改用|选用|倾向于|我是说
+""")
+SO: Final = _words("""
+    so|thus|hence|therefore|in (?:conclusion|summary|short)|overall|consequently|accordingly|ultimately|to conclude|conclusion
+    as a result|taken together|to sum up
+    donc|ainsi|par conséquent|en (?:conclusion|résumé|somme)|c'est pourquoi|dès lors|au total
+    por (?:todo )?(?:lo )?tanto|por ende|así (?:que|pues)|por eso|en (?:conclusión|resumen)|entonces|de modo que
+    таким образом|следовательно|поэтому|итак|значит|в итоге|итог|вывод|исходя|в заключение
+    zh: 因此|所以|故|综上|总之|由此|可见|因而|最终
+    ja: したがって|従って|よって|以上|ゆえに|結論|このため|そのため|つまり
+""")
+WRONG: Final = _words(r"""
+    incorrect|wrong|false|untrue|inaccurate|(?:is|are|was) not (?:true|correct|accurate)|exception|odd one|least \w{3,12}
+    fau(?:x|sses?)|inexacte?s?|incorrecte?s?|erronée?s?|intrus|fals[ao]s?|incorrect[ao]s?|erróne[ao]s?|equivocad[ao]s?
+    inexact[ao]s?|excepción|неверн\w{1,3}|неправильн\w{1,3}|ложн\w{1,3}|ошибочн\w{1,3}|(?<!методом )исключени[ея]м?
+    zh: 错误|不正确|不属于|不包括|不符合|有误
+    ja: 誤って|誤り|間違って|不適切|適切でない|正しくない|当てはまらない|該当しない|認められない
+""")
+NOT: Final = _words(r"""
+    not(?: be)?|never|cannot(?: be)?|(?:ca|is|are|would|could|does|do|did|was)n't(?: be)?|neither|nor|rather than|instead of
+    less|least|unlikely|inappropriate|irrelevant|unrelated|inconsistent|fails?|(?<!to )(?:eliminat|exclud)(?:e|es|ed|ing)
+    rul(?:es?|ed|ing) out|(?:discard|reject)(?:s|ed|ing)?|n'|ne|non(?: pas)?|pas(?: être)?|jamais|plutôt que|au lieu de|ni
+    moins|peu probable|(?<!to )exclu\w{0,4}|écart\w{1,5}|élimin\w{1,5}|no(?: es| son| puede ser| sería)?|menos
+    inadapté\w{0,2}|en (?:lugar|vez) de|tampoco|nunca|descart\w{1,6}|excluy\w{1,4}|elimin\w{1,5}|improbables?
+    (?:а )?не(?: может быть| является| будет)?|вместо|ни|(?<!методом )исключ\w{2,6}|менее|маловероят\w{1,4}
+    неподход\w{1,5}|некорректн\w{1,3}|неправил[ье]н|невер[её]н|отпада\w{1,2}
+    zh: 不(?:[正符对是属适会能可宜应准恰合选太需具涉作包予存够足伴如佳]|考虑|支持|成立|参与|相符|完全|直接|一定|典型|明显)
+    zh: 错|误|无关|排除|没有|并非|非(?!常)|无法|未|缺乏|少见|除外
+    ja: 誤|不適|間違|ない|なく|ません|(?<![必ま])ず(?=[、。ま]|$)|除外|否定|考えにく|低い|困難|とは言え|違い|違う
+""")
+AGAINST: Final = (
+    rf"{NOT.spaced}|unlike|contrairement à|a diferencia de|в отличие от|不是|而非|并非|非|不[能应]?选|不应?为|不考虑|排除"
+)
+AGAINST_BEHIND: Final = "では(?:な|あり)|でな|じゃな|を除|は除外|以外"
+ONLY: Final = r"\b(?:only|seule?s?|sol[oa]|sólo|únicamente|только)|只有|仅有?"
+EXCEPT: Final = r"\b(?:except(?: for)?|salvo|excepto|menos|sauf|excepté|à l'exception de|hormis|кроме|за исключением)|除了?"
+BE: Final = (
+    r"(?:is|are|be|being|remains?|seems?|appears?|was|as|looks|est|sont|serait|semble|paraît|reste|étant|être|es|son|sería|ser|parece"
+    r"|resulta|está|están)"
+)
+COPULA: Final = (
+    rf"(?:\b(?:{BE}|(?:seraient|ser[ií]an?|ser[aá]|является|являются|это|будет|быть|to|includes?|incluyen?|inclu(?:t|ent)|comprend"
+    r"|comprennent|включа\w{2}))\b|'s\b|[:=→—]|[-=]>| - |[是为為はが有]|包括)"
+)
+
+OTHERS: Final = _phrases(r"""
+    (?:the|all) (?:other|remaining)s?(?! hand)|the rest|(?:other|all|all the) (?:options|choices|answers?|statements)
+    les autres|d'autres options|autres (?:propositions|options|réponses)|toutes les|l[ao]s (?:otr[ao]s|demás)|otras opciones
+    el resto|todas las|остальн\w{1,3}|други[емх]{1,2} (?:вариант|ответ|утвержд|опци)\w{1,4}|прочи\w{1,2}
+    все (?:варианты|утверждения)
+    zh: \bother(?= \(?[\ue000-\ue01f])|其余|其[他它](?:[\ue000-\ue01f]|选项|选择|各项|[三四几][个项]|均|都)|残りの
+    zh: (?:その)?他の(?:[\ue000-\ue01f]|選択肢|オプション|疾患|治療)
+""")
+IF: Final = _phrases(r"""
+    (?:if|si|si l'on|если)(?! (?:i|we|je|on|forced|tuviera|tengo|мне|бы мне)\b)|unless|s'il
+    zh: 如果(?!必须|一定)|假如|若|もし|であれば|ならば
+""")
+WOULD: Final = _phrases("would|could|might|serait|aurait|pourrait|sería|podría|бы\nzh: [则会就应ばら]")
+HEDGE: Final = _phrases(r"""
+    could|might|may|possibly|pourrai\w{1,4}|peu(?:t|vent) [eê]tre|podrían?|puede|может|могут|возможно
+    zh: (?<!最)可能(?!性[最较更]?[大高])|也许|或许|かもしれ|可能性[がも]あ
+""")
+# What others think, what was thought first, and what was done to the patient before.
+REPORTED: Final = _phrases(r"""
+    some|many|people|students|previously|was treated|initially|at first|first thought|received|was given|history of
+    certains|au départ|au début|a reçu|antécédents?|algunos|muchos|inicialmente|al principio|recibi\w{1,4}|antecedentes?
+    некоторые|многие|сначала|первоначально|получ(?:ил|ал)\w{0,2}|в анамнезе
+    zh: 有人|曾|既往|以前|起初|一开始|乍一看|最初は|当初
+""")
+RETRACTS: Final = _phrases(r"""
+    wait(?= ?[,.!—:]| a\b| no\b)|scratch that|on second thought|let me (?:reconsider|rethink|correct)|i made a mistake
+    i was wrong|that(?:'s| is) (?:wrong|incorrect|not right)|i meant?|attendez|me trompe|(?:me|je) corrige|erratum|voulais dire
+    me (?:he )?equivo(?:qu[eé]|cado)|corrijo|rectifico|perdón|quise decir|espera(?=[,.!:])
+    (?:rectification|correc(?:tion|ción))(?= ?:)
+    стоп|погодите|подождите|я ошиб\w{2,5}|(?:это |моя )ошибка|erreur de ma part|исправл(?:яюсь|ю)|поправка|имел\w? в виду
+    zh: ^(?:no|non|нет), |(?:^|[,。])等等[,。!]|不对,|重新考虑|更正|いや[、,]|いえ、|待って|考え直|訂正|失礼
+""")
+TURNS: Final = _phrases("""
+    actually|in fact|but|however|en fait|en réalité|mais|cependant|toutefois|en realidad|pero|sin embargo
+    на самом деле|но|однако
+    zh: 实际上|事实上|が、|但|然而|不过|しかし|ただし
+""")
+REFUSES: Final = _phrases("""
+    (?:i|we|you|one) (?:cannot|can't|can not|am not|are not)|cannot be|unable to|not (?:sure|certain)|insufficient|not enough
+    i'm sorry|as an ai|consult|désolé|ne peux pas|impossible de|consulte[zr]?|lo siento|no puedo|no se puede|не могу|к сожалению
+    обратитесь|недостаточно
+    zh: 无法|不能确定|抱歉|咨询医生|お答えできません|申し訳|わかりません|判断できません
+""")
+DISCUSSES: Final = _phrases(r"""
+    consider\w{0,3}|look(?:ing)? at|let's|start(?:ing)? with|first|considér\w{1,5}|commençons|examin\w{1,5}
+    veamos|analic\w{1,5}|empe\w{2,5}|рассмотрим|начн[её]м|во-первых
+    zh: 首先(?!考虑)|先看|来看|まず(?!行う)|について|検討
+""")
+MENU: Final = _phrases("""
+    answer (?:choices|options)|possible answers
+    zh: explanation|analy[sz]|rationale|réponses possibles|opciones de|варианты ответ|解析|分析|explica|объяснение|пояснение|解説
+""")
+STATEMENT: Final = _phrases("""
+    statement|утверждение|affirmation|énoncé|afirmación|enunciado
+    zh: ^(?=no es |ce n'est pas |it is |this is |es (?:correct|ciert|verd)|это )|说法|记述|記述
+""")
+
+
+def _spread(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.IGNORECASE | re.VERBOSE)
+
+
+# Behind these a lone letter names something else: hepatitis B, vitamin A, grade C, group A, Figure A, patient A.
+OTHER_NAME: Final = _spread(r"""
+    (?:\b(?:vitam|hepatit|hépatit|typ|tip|gr[ou]{1,2}p|grad|clas|sta[gd]e|estad[ií]|fa[ck]t|figur|tabl|pa[tc]ient|(?<!la[ ])case
+    |phas|fas|plan|prot[eé]|coenzym|influenz|gripp?e|ha?emophil|hémophil|hemofil|i[mn]munoglob|lipop|sub(?:typ|unit)|chromos
+    |zon|section|panel|append|drug|region|segment|antig|blood|sang|study|receptor|complex|interferon|c[iy]closporin|a[mn](?:ph|f)oter|strep
+    |pugh|child|hla|image|curve|popul|cohort|schedul|level|nivel|niveau|cat[eé]gor|стад|витам|гепатит|групп|тип|степен|класс|фактор
+    |рис|табл|пациент|больн|фаз|белок|белк|штам|грипп|коэнзим|кофермент|гемофил|иммуноглоб|стрепток|категор|кров|тяжест
+    |доказательн)\w{0,12}\.?[ -]?|\b(?:typ|tip|gr[ou]{1,2}p|grad|clas|sta[gd]e|estad|стад|групп|степен|класс)\w{0,9}
+    (?:[ ]\w{2,12})?[ ](?:is|was|es|est|—)[ ]|\b(?:ig|apo|fig|lead|arm|line|site|tube|dr|mr|mrs|sr|sra|toxine?|toxina)\.?[ -]
+    |维生素|维他命|肝炎|血型|因子|球蛋白|辅酶|图|表|患者|病人|流感|方案|ビタミン|図|グループ|グレード|分類|タイプ
+    |インフルエンザ|\b[A-Z]\.|[°\d][ ]?)(?:[A-J](?:,|[ ](?:and|or|et|ou|y|o|и|или))[ ]|[A-J][、和与とや])?$
+""")
+OTHER_USE: Final = _spread(r"""
+    -(?![A-J]\b)\w|\.[A-Z](?![a-z])|['’](?!s\b)[^\W\d]|[型群组組级級期類类系族株超波線线区班氏君肝肽]|(?-i:\.[ ]?[a-z]{3,14}
+    (?:i|us|um|is|ns|ae|ile|ale|ica|ata))\b|[ ]?(?:cells?|lymph\w{0,9}|virus|antigens?|peptides?|waves?|cellules?|células?
+    |клет\w{1,4})\b|さん|ちゃん|细胞|細胞|淋巴|リンパ|ペプチド|反应|反応|蛋白|抗原|抗体
+""")
+# What may follow a letter that is also a word: "A is correct", but never "A patient", "A noter", "А также".
+VERB: Final = re.compile(
+    rf" (?:{BE}|{REASON}|{AND}|{OR}|{WRONG.spaced}|{NOT.spaced}|would|can|could|should|has|does|did|may|might|must|but|which|due"
+    r"|given|over|describes|represents|only|alone|instead|too|also|correct|true|making|based|n'est|correspond|vraie?|verdader[oa]|debido|qu'"
+    r"|que|en|plutôt|au|mais|sino|pero|а|но|явля\w{1,5}|вер[еноы]\w{0,3}|прав\w{2,8}|обоснов\w{1,5}|обуслов\w{1,6}|подходит|соответствует"
+    r"|выбран\w{0,2})\b| ?[^\s\w\ue000-\ue05f]| ?[\u2e80-\ud7ff]| ?$|\n"
+)
