@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from serve import Answer, Command, read_requests, serve, timed
 
+from mmedeval.tokens import common_prefix
 from mmedeval.types import (
     Failure,
     GenerateRequest,
@@ -22,7 +23,6 @@ from mmedeval.types import (
 )
 from mmedeval_hf.backend import HFBackend
 from mmedeval_hf.compute import Compute, Item
-from mmedeval_hf.tokens import common_prefix
 from mmedeval_hf.tree import distinct_tokens
 
 ARGUMENTS = {"dtype": "float32", "device": "cpu"}

@@ -56,7 +56,7 @@ class Workload:
 class Sizes:
     """Items per workload: of the small model when scoring and when writing, of the large one without and with solved examples.
 
-    Half as many where lm-eval reads five solved examples once per option.
+    Fewer where lm-eval reads five solved examples once per option.
     """
 
     scored: int = 400
@@ -91,7 +91,7 @@ def _all(sizes: Sizes, at_most: int) -> list[Workload]:
         one("large", "letter", 0, sizes.large, Target(ratio=1.1, floor=1.5)),
         one("large", "letter", 5, sizes.large_shots, Target(ratio=5)),
         one("large", "cloze", 0, sizes.large, Target(ratio=3.5, floor=1.5)),
-        one("large", "cloze", 5, sizes.large_shots // 2, Target(ratio=15)),
+        one("large", "cloze", 5, sizes.large_shots * 3 // 4, Target(ratio=15)),
     ]
 
 

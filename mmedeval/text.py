@@ -34,3 +34,9 @@ def to_json(value: object, *, indent: int | None = None, ascii_only: bool = Fals
 
 def _acts(char: str) -> bool:
     return char not in _KEPT and char not in _HARMLESS_FORMAT and unicodedata.category(char) in _UNSAFE
+
+
+def first_line(error: BaseException) -> str:
+    """What a foreign error says, for a sentence of ours."""
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -24,12 +24,12 @@ from mmedeval import (
     UsageError,
     digest,
 )
+from mmedeval.model_files import ModelFolder, find_model
+from mmedeval.tokens import Encoder
 from mmedeval_hf.compute import Compute, Item, keep_freed_memory
-from mmedeval_hf.files import ModelFolder, find_model
 from mmedeval_hf.loading import load_model, load_tokenizer
 from mmedeval_hf.options import Options
 from mmedeval_hf.scoring import Scorer
-from mmedeval_hf.tokens import Encoder
 from mmedeval_hf.tree import distinct_tokens
 from mmedeval_hf.verify import Way
 from mmedeval_hf.writing import Writer, Writing

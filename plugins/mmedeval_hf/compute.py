@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from mmedeval import BackendError
+from mmedeval.text import first_line
 from mmedeval_hf import budget
-from mmedeval_hf.loading import first_line
 from mmedeval_hf.options import Options
 
 # The logits of one batch stay under this many numbers (1 GiB in float32), whatever the vocabulary.

@@ -10,7 +10,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from transformers.utils import logging as transformers_logging
 
 from mmedeval import ModelError
-from mmedeval_hf.files import ModelFolder
+from mmedeval.model_files import ModelFolder
+from mmedeval.text import first_line
 from mmedeval_hf.options import DTYPES, Options
 
 LOADING_ERRORS = (OSError, ValueError, ImportError, KeyError, RuntimeError, SafetensorError)
@@ -80,8 +81,3 @@ def _with_adapter(model: Any, adapter: ModelFolder) -> Any:
                 f"({left[0]}, ...)"
             )
     return adapted
-
-
-def first_line(error: BaseException) -> str:
-    text = str(error).strip()
-    return text.splitlines()[0] if text else type(error).__name__

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from transformers.cache_utils import Cache, DynamicCache
 
+from mmedeval.tokens import common_prefix
 from mmedeval_hf.attention import SHARED_PREFIX, PrefixLayer, fits_long_queries
 from mmedeval_hf.compute import MAX_LOGITS, Compute, Item, Scored
-from mmedeval_hf.tokens import common_prefix
 
 # Rows of a batch are padded to the longest; more than this share of padding starts another batch.
 MAX_PADDING = 0.01

@@ -22,8 +22,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from mmedeval import MmedevalError
+from mmedeval.model_files import find_model
 from mmedeval_hf.backend import HFBackend
-from mmedeval_hf.files import find_model
 
 # peft asks transformers by an old name.
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")
@@ -333,7 +333,7 @@ def on_the_hub(path: Path) -> dict[str, bytes]:
 FIND = """
 import json, sys
 from mmedeval import ModelError
-from mmedeval_hf.files import find_model
+from mmedeval.model_files import find_model
 name, settings = sys.argv[1], json.loads(sys.argv[2])
 try:
     folder = find_model(name, **{"revision": None, "safe_only": True, "code": False, **settings})

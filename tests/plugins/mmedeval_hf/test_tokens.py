@@ -12,8 +12,8 @@ from tokenizers.pre_tokenizers import ByteLevel, Sequence, Split
 from tokenizers.trainers import BpeTrainer
 
 from mmedeval import Prompt, Shot
+from mmedeval.tokens import Encoder
 from mmedeval_hf.backend import HFBackend
-from mmedeval_hf.tokens import Encoder
 
 SHOTS = tuple(
     Shot(

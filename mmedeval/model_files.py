@@ -13,7 +13,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mmedeval import ModelError, digest
+from mmedeval.errors import ModelError
+from mmedeval.types import digest
 
 CONFIGURATION = (
     "config.json", "generation_config.json", "adapter_config.json", "tokenizer*.json", "special_tokens_map.json",

@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from jinja2 import TemplateError
-
-from mmedeval import ModelError, Prompt, UsageError
-from mmedeval_hf.loading import first_line
+from mmedeval.errors import ModelError, UsageError
+from mmedeval.text import first_line
+from mmedeval.types import Prompt
 
 # So many requests with the same last line are tokenised the slow way too, before the fast one is trusted.
 VERIFIED_PAIRS = 4
@@ -70,6 +69,8 @@ class Encoder:
         """The prompt as text, and whether special tokens still have to be put in front (a chat template brings its own)."""
         if not prompt.chat:
             return prompt.text, True
+        from jinja2 import TemplateError  # what fills in the template brings it
+
         messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
         try:
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
