@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -53,6 +54,9 @@ class Backend:
 
     def check(self, *, chat: bool) -> None:
         """Raises `ModelError` where this model cannot do what the run will ask, before anything is computed."""
+
+    def keep_in(self, folder: Path) -> None:
+        """Names the run's folder before anything is asked: there a backend may keep what it must find again after a stop."""
 
     def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[Generation | Failure]:
         raise ModelError(f"{type(self).__name__} cannot generate text")

@@ -49,7 +49,6 @@ from mmedeval.types import (
     Sampling,
     Shot,
     Split,
-    Status,
     Task,
     digest,
     join_letters,
@@ -117,6 +116,7 @@ def run(plan: RunPlan, catalog: Catalog, out: Path | None = None) -> tuple[RunRe
                 return record_from_json(read_record(path)), path
             for metric in prepared.metrics:
                 metric.prepare(catalog, path)
+            backend.keep_in(path)
             record = _ask_and_record(prepared, catalog, backend, folder)
     return record, path
 
@@ -429,17 +429,19 @@ def interpret(
             if not isinstance(request, LoglikelihoodRequest) or len(response.values) != len(request.answers):
                 raise PluginError(f"the backend's loglikelihoods for {request.id} do not fit its continuations")
             values = [_number(value, f"the backend's loglikelihoods for {request.id} hold") for value in response.values]
-            broken = next((value for value in values if not math.isfinite(value)), None)
+            broken = next((value for value in values if math.isnan(value) or value == math.inf), None)
             if broken is not None:
                 return dataclasses.replace(result, failure=f"backend: a loglikelihood is {broken}, which ranks nothing")
-            order = sorted(range(len(values)), key=lambda i: -values[i])
-            status: Status = "unscored" if unscored else "ok"
+            known = {answer: value for answer, value in zip(request.answers, values, strict=True) if value > -math.inf}
+            if not known:
+                return dataclasses.replace(result, status="unscored" if unscored else "unread")
+            order = sorted(known, key=lambda answer: -known[answer])
             return dataclasses.replace(
                 result,
-                status=status,
-                prediction=request.answers[order[0]],
-                logprobs={join_letters(a): v for a, v in zip(request.answers, values, strict=True)},
-                margin=values[order[0]] - values[order[1]] if len(order) > 1 else None,
+                status="unscored" if unscored else "ok",
+                prediction=order[0],
+                logprobs={join_letters(answer): value for answer, value in known.items()},
+                margin=known[order[0]] - known[order[1]] if len(order) > 1 else None,
             )
         case _:
             assert_never(response)
@@ -595,11 +597,18 @@ def summarise(tasks: Sequence[TaskScores], metrics: Sequence[Metric], warnings: 
 
 
 def _usage(results: Sequence[SampleResult]) -> dict[str, float]:
-    return {
-        "tokens_in": sum(result.usage.tokens_in for result in results),
-        "tokens_out": sum(result.usage.tokens_out for result in results),
-        "seconds": round(sum(result.usage.seconds for result in results), 3),
+    usages = [result.usage for result in results]
+    used: dict[str, float] = {
+        "tokens_in": sum(usage.tokens_in for usage in usages),
+        "tokens_out": sum(usage.tokens_out for usage in usages),
+        "seconds": round(sum(usage.seconds for usage in usages), 3),
     }
+    # What only some servers tell, where they told it.
+    for name in ("tokens_thinking", "tokens_cached"):
+        if count := sum(getattr(usage, name) for usage in usages):
+            used[name] = count
+    costs = [usage.cost for usage in usages if usage.cost is not None]
+    return {**used, **({"cost": round(math.fsum(costs), 6)} if costs else {})}
 
 
 def _warnings(results: Sequence[SampleResult]) -> list[str]:

@@ -167,7 +167,9 @@ class Usage:
 
     `tokens_in` counts the tokens of the prompt (once, however many continuations follow it); `tokens_out` those that were
     generated, or those of all continuations that were scored. `bos` is the number of BOS tokens in front (1 is right, 0 is
-    missing, more is doubled); `None` where the model wants none, or the backend cannot tell.
+    missing, more is doubled); `None` where the model wants none, or the backend cannot tell. `tokens_out` includes
+    `tokens_thinking`, which are no part of the answer; `tokens_in` includes `tokens_cached`, which a server had read before and
+    sells cheaper. `cost` is in US dollars, `None` where nothing has to be paid or no price is known.
     """
 
     tokens_in: int = 0
@@ -176,6 +178,9 @@ class Usage:
     bos: int | None = None
     shots_dropped: int = 0
     border_merged: bool = False
+    tokens_thinking: int = 0
+    tokens_cached: int = 0
+    cost: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -188,7 +193,11 @@ class Generation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loglikelihoods:
-    """Natural logarithms, one per continuation of the request, in its order."""
+    """Natural logarithms, one per continuation of the request, in its order.
+
+    `-inf` says "less likely than all others": what a server that tells only the best few left out. An item all of whose values
+    are `-inf` is unread.
+    """
 
     request_id: str
     values: tuple[float, ...]

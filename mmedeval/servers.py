@@ -1,0 +1,185 @@
+"""What backends that talk to servers have in common: their settings, keys and prices."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from mmedeval.errors import DataError, ModelError, UsageError
+from mmedeval.remote import Traffic
+
+SERVER_ARGUMENTS: Mapping[str, str] = {
+    "base_url": "address of the server, as in http://127.0.0.1:8000/v1 (default: the provider's own)",
+    "key_env": "name of the environment variable that holds the key",
+    "key_file": "file that holds the key, and nothing else",
+    "concurrency": "most requests in flight (default 16; fewer when the server is busy)",
+    "retries": "how often a request is tried again (default 6)",
+    "timeout": "seconds for one try, to its last byte (default 300)",
+    "max_cost": "US dollars after which no request is sent (default: no limit)",
+    "prices": "TOML file with prices: a table per model with input, output and perhaps cached, in US dollars per million tokens",
+    "batch": "true: the provider's batch interface, at half price, within a day (default false)",
+}
+"""The `--model-arg` pairs that `ServerOptions` reads; a backend offers those that hold for it."""
+
+MILLION = 1_000_000
+BATCH_FACTOR = 0.5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Price:
+    """US dollars per million tokens. `cached` and `written` are for tokens read from and written to a prompt cache."""
+
+    input: float
+    output: float
+    cached: float | None = None
+    written: float | None = None
+
+    def cost(self, *, tokens_in: int, tokens_out: int, cached: int = 0, written: int = 0, batch: bool = False) -> float:
+        """US dollars; `tokens_in` includes the `cached` and `written` ones."""
+        paid = (tokens_in - cached - written) * self.input + tokens_out * self.output
+        paid += cached * (self.input if self.cached is None else self.cached)
+        paid += written * (self.input if self.written is None else self.written)
+        return paid / MILLION * (BATCH_FACTOR if batch else 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ServerOptions:
+    """See `SERVER_ARGUMENTS`. `key` is `None` where none was found; it is in no text that this object gives of itself."""
+
+    base_url: str | None
+    key: str | None = field(repr=False)
+    key_place: str
+    traffic: Traffic
+    prices: Mapping[str, Price]
+    batch: bool
+
+    @classmethod
+    def parse(cls, arguments: Mapping[str, str], *, key_env: str, url_env: str) -> ServerOptions:
+        """Reads settings, environment and files. Raises `UsageError` for what is wrong, without repeating a secret."""
+        url = arguments.get("base_url") or os.environ.get(url_env) or None
+        source = "--model-arg base_url" if arguments.get("base_url") else f"the environment variable {url_env}"
+        variable, file = arguments.get("key_env", key_env), arguments.get("key_file")
+        if file and "key_env" in arguments:
+            raise UsageError("--model-arg key_file and key_env name two places for the key; leave one out")
+        max_cost = _number(arguments, "max_cost")
+        prices = _prices(Path(arguments["prices"])) if "prices" in arguments else {}
+        return cls(
+            base_url=_checked_url(url, source) if url else None,
+            key=_key(Path(file)) if file else os.environ.get(variable, "").strip() or None,
+            key_place=f"the file {file}" if file else f"the environment variable {variable}",
+            traffic=Traffic(
+                concurrency=_whole(arguments, "concurrency", Traffic().concurrency, least=1),
+                retries=_whole(arguments, "retries", Traffic().retries, least=0),
+                timeout=_number(arguments, "timeout") or Traffic().timeout,
+                max_cost=max_cost,
+            ),
+            prices=prices,
+            batch=_flag(arguments, "batch"),
+        )
+
+    def price(self, model: str, known: Mapping[str, Price]) -> Price | None:
+        """The user's price for a model, else the one that the backend knows: of the longest name that the model's begins with.
+
+        Providers put a date behind a model's name. Raises `UsageError` where costs are limited and no price is known.
+        """
+        for table in (self.prices, known if self.base_url is None else {}):
+            names = [name for name in table if model == name or model.startswith(f"{name}-")]
+            if names:
+                return table[max(names, key=len)]
+        if self.traffic.max_cost is not None:
+            raise UsageError(
+                f"--max-cost {self.traffic.max_cost:g} needs the price of {model}, which is not known; give it with "
+                "--model-arg prices=FILE, see docs/backends.md"
+            )
+        return None
+
+    def required_key(self, what: str) -> str:
+        """The key, or a word in its place where a server of one's own may need none. Raises `ModelError` without."""
+        if self.key is not None:
+            return self.key
+        if self.base_url is not None:
+            return "none"
+        raise ModelError(f"{what} needs a key and {self.key_place} holds none; set it, or use --model-arg key_file=FILE")
+
+    def redact(self, text: str) -> str:
+        """The text without the key: servers like to repeat what they were sent."""
+        return text.replace(self.key, "[key]") if self.key else text
+
+
+def _checked_url(url: str, source: str) -> str:
+    # The address stands in records, so nothing secret may be part of it: it is not repeated here either.
+    try:
+        parts = urlsplit(url)
+        port_is_number = parts.port is None or parts.port > 0
+    except ValueError as error:
+        raise UsageError(f"{source} is no address; write it as in http://127.0.0.1:8000/v1") from error
+    if parts.username or parts.password or parts.query or parts.fragment:
+        raise UsageError(f"{source} holds a user, a password, or a query; give the key with --model-arg key_env or key_file")
+    if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_number:
+        raise UsageError(f"{source} {url!r} is no address; write it as in http://127.0.0.1:8000/v1")
+    return url.rstrip("/")
+
+
+def _key(file: Path) -> str:
+    try:
+        key = file.expanduser().read_text(encoding="utf-8").strip()
+    except (OSError, ValueError, RuntimeError) as error:
+        raise UsageError(f"--model-arg key_file={file} cannot be read: {error}") from error
+    if not key or len(key.splitlines()) > 1:
+        raise UsageError(f"--model-arg key_file={file} does not hold one line with the key alone")
+    return key
+
+
+def _prices(file: Path) -> Mapping[str, Price]:
+    try:
+        tables = tomllib.loads(file.expanduser().read_text(encoding="utf-8"))
+    except (OSError, RuntimeError) as error:
+        raise UsageError(f"--model-arg prices={file} cannot be read: {error}") from error
+    except ValueError as error:
+        raise DataError(f"{file} is no TOML: {error}") from error
+    return {name: _price(table, file, name) for name, table in tables.items()}
+
+
+def _price(table: Any, file: Path, name: str) -> Price:
+    known = ("input", "output", "cached", "written")
+    fits = isinstance(table, dict) and {"input", "output"} <= {*table} <= {*known}
+    if not fits or not all(isinstance(value, int | float) and 0 <= value < float("inf") for value in table.values()):
+        raise DataError(
+            f"{file}: the table [{name}] must hold input and output, and may hold cached and written: US dollars per million "
+            "tokens, from 0 on"
+        )
+    return Price(**{key: float(value) for key, value in table.items()})
+
+
+def _whole(arguments: Mapping[str, str], name: str, default: int, *, least: int) -> int:
+    value = arguments.get(name)
+    if value is None:
+        return default
+    if not (value.isascii() and value.isdecimal()) or int(value) < least:
+        raise UsageError(f"--model-arg {name}={value} is no whole number from {least} on")
+    return int(value)
+
+
+def _number(arguments: Mapping[str, str], name: str) -> float | None:
+    value = arguments.get(name)
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not 0 < number < float("inf"):
+        raise UsageError(f"--model-arg {name}={value} is no number above 0")
+    return number
+
+
+def _flag(arguments: Mapping[str, str], name: str) -> bool:
+    value = arguments.get(name, "false")
+    if value not in ("true", "false"):
+        raise UsageError(f"--model-arg {name}={value} is neither true nor false")
+    return value == "true"
