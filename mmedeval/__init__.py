@@ -20,6 +20,7 @@ if TYPE_CHECKING:
         UsageError,
     )
     from mmedeval.hookspecs import hookimpl
+    from mmedeval.rationales import rationale_of
     from mmedeval.specs import LANGUAGES, BackendSpec, MetricSpec, ProtocolName, TaskOptions, TaskSpec
     from mmedeval.stats import bootstrap_mean
     from mmedeval.types import (
@@ -91,13 +92,14 @@ __all__ = [
     "digest",
     "final_part",
     "hookimpl",
+    "rationale_of",
 ]
 
 
 def __getattr__(name: str) -> object:
     """A public name is imported when it is used: `mmedeval --help` needs none of them."""
     if name in __all__:
-        for home in ("errors", "hookspecs", "specs", "types", "backend", "stats", "answers"):
+        for home in ("errors", "hookspecs", "specs", "types", "backend", "stats", "answers", "rationales"):
             module = importlib.import_module(f"mmedeval.{home}")
             if hasattr(module, name):
                 return getattr(module, name)

@@ -267,6 +267,7 @@ def read_answer(text: str, options: Mapping[str, str], language: str, *, several
     final = final_part(text)
     if final is None:
         return None
+    final = _bounded(final)
     if _PAPER.search(final):
         return read_paper_answer(final, options, several=several)
     field = next((values for pattern in (_BOXED, _TAGGED, _FIELD) if (values := pattern.findall(final))), [])
@@ -282,7 +283,7 @@ def _settled(letters: frozenset[str], options: Mapping[str, str], *, several: bo
 
 
 def final_part(text: str) -> str | None:
-    """The part of a text that counts: from the end of the thinking to the end of the turn; None without such an end."""
+    """The part of a text that counts: from the end of the thinking to the end of the turn; None where thinking has no end."""
     if "<|channel|>" in text:
         _, found, text = text.rpartition("<|channel|>final<|message|>")
         if not found:
@@ -297,9 +298,12 @@ def final_part(text: str) -> str | None:
         text = text[: asides[0].start()] + "\n" + (text[behind[-1] :] if behind else "")
     text = _END.split(_OPENING.sub("", text, count=1), maxsplit=1)[0]
     turn = _NEXT_TURN.split(text, maxsplit=1)[0]
-    text = turn if turn.strip() else text
-    text = text if len(text) <= _HEAD + _TAIL else text[:_HEAD] + "\n" + text[-_TAIL:]
-    return unicodedata.normalize("NFKC", text)
+    return turn if turn.strip() else text
+
+
+def _bounded(text: str) -> str:
+    """The two ends of a long text, with full-width letters and the like made plain."""
+    return unicodedata.normalize("NFKC", text if len(text) <= _HEAD + _TAIL else text[:_HEAD] + "\n" + text[-_TAIL:])
 
 
 def _plain(text: str) -> str:

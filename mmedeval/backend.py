@@ -64,6 +64,10 @@ class Backend:
     def loglikelihood(self, requests: Sequence[LoglikelihoodRequest]) -> Iterator[Loglikelihoods | Failure]:
         raise ModelError(f"{type(self).__name__} cannot compute loglikelihoods")
 
+    def most_cost(self, requests: Sequence[Request]) -> float | None:
+        """US dollars that these requests cost at most; `None` where nothing has to be paid or no price is known."""
+        return None
+
     def alone(self, requests: Sequence[Request]) -> Iterator[Response]:
         """Answers requests once more, each computed by itself, to see whether the company of others changes an answer.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import gc
 import importlib.util
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -35,10 +35,13 @@ S = TypeVar("S", bound=Spec)
 
 
 class Catalog:
-    """The names that a host offers. Each kind is collected once, when it is first looked up."""
+    """The names that a host offers. Each kind is collected once, when it is first looked up.
 
-    def __init__(self, host: Host) -> None:
-        self.host = host
+    `tell` gets the sentences that a user should read while work goes on.
+    """
+
+    def __init__(self, host: Host, tell: Callable[[str], None] = lambda _: None) -> None:
+        self.host, self.tell = host, tell
 
     @cached_property
     def backends(self) -> Mapping[str, BackendSpec]:

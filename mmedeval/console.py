@@ -52,7 +52,9 @@ def print_record(record: RunRecord, folder: Path, console: Console | None = None
         console.print(Text(printable(f"protocol {protocol['used']}: {protocol['why']}"), style="dim"))
     for title, names in _tables(record):
         print_table(console, _accuracy_table(title, [a for a in record.aggregates if a.task in names], data["usage"]))
-        other = [a for a in record.aggregates if a.task in names and a.metric not in ("accuracy", "accuracy_strict")]
+        other = [
+            a for a in record.aggregates if a.task in names and a.metric not in ("accuracy", "accuracy_strict", "in_language")
+        ]
         if other:
             print_table(console, _metric_table(other))
     for line in _notes(record):
@@ -95,8 +97,12 @@ def print_table(console: Console, table: Table) -> None:
 
 def _accuracy_table(title: str, aggregates: Sequence[Aggregate], usage: dict[str, Any]) -> Table:
     table = make_table(f"{title}, in per cent")
+    paid = any("cost" in used for used in usage.values())
+    spoken = {a.task: a.value for a in aggregates if a.metric == "in_language"}
     table.add_column("language", no_wrap=True)
-    for name in ("accuracy", "95 % interval", "chance", "n", "unread", "failed", "tokens", "seconds"):
+    beside = ["in language"] if spoken else []
+    behind = ["USD"] if paid else []
+    for name in ["accuracy", "95 % interval", *beside, "chance", "n", "unread", "failed", "tokens", "seconds", *behind]:
         table.add_column(name, justify="right", no_wrap=True)
     names = _row_names(aggregates)
     for aggregate in (a for a in aggregates if a.metric == "accuracy"):
@@ -104,31 +110,32 @@ def _accuracy_table(title: str, aggregates: Sequence[Aggregate], usage: dict[str
         if average:
             table.add_section()
             took = [u for u in (usage.get(a.task) for a in aggregates if a.metric == "accuracy") if u]
-            tokens, seconds = (sum(u["tokens_in"] + u["tokens_out"] for u in took), sum(u["seconds"] for u in took))
         else:
-            used = usage[aggregate.task]
-            tokens, seconds = used["tokens_in"] + used["tokens_out"], used["seconds"]
+            took = [usage[aggregate.task]]
+        tokens, seconds = sum(u["tokens_in"] + u["tokens_out"] for u in took), sum(u["seconds"] for u in took)
         table.add_row(
             plain(names[aggregate.task]),
             _percent(aggregate.value),
             f"{_percent(aggregate.low)} – {_percent(aggregate.high)}" if aggregate.low is not None else "–",
+            *([_percent(spoken.get(aggregate.task))] if spoken else []),
             _percent(aggregate.chance),
             str(aggregate.n),
             str(aggregate.unread),
             str(aggregate.failed),
             _short_number(tokens),
             f"{seconds:.1f}" if seconds < 1000 else f"{seconds:.0f}",
+            *([f"{sum(u.get('cost', 0.0) for u in took):.2f}"] if paid else []),
             style="bold" if average else None,
         )
     return table
 
 
 def _metric_table(aggregates: Sequence[Aggregate]) -> Table:
-    """The other metrics, a row each, on their own scales; accuracies in per cent."""
+    """The other metrics, a row each, on their own scales, ± half their 95 % intervals; accuracies in per cent."""
     tasks = {a.task: a.language for a in aggregates}
     several = len(set(tasks.values())) < len(tasks)
     table = make_table()
-    table.add_column("metric", no_wrap=True)
+    table.add_column("metric ± 95 %", no_wrap=True)
     for task, language in tasks.items():
         table.add_column(plain(task if several else language), justify="right", no_wrap=True)
     for metric in dict.fromkeys(a.metric for a in aggregates):
@@ -136,9 +143,18 @@ def _metric_table(aggregates: Sequence[Aggregate]) -> Table:
         cells = []
         for task in tasks:
             a = values.get(task)
-            cells.append("–" if a is None or a.value is None else f"{a.value * (100 if a.scale == 1 else 1):.1f}")
+            cells.append("–" if a is None else _with_interval(a))
         table.add_row(plain(metric), *cells)
     return table
+
+
+def _with_interval(figure: Aggregate) -> str:
+    """The value with half the width of its 95 % interval."""
+    if figure.value is None:
+        return "–"
+    factor = 100 if figure.scale == 1 else 1
+    half = "" if figure.low is None or figure.high is None else f" ±{(figure.high - figure.low) / 2 * factor:.1f}"
+    return f"{figure.value * factor:.1f}{half}"
 
 
 def _row_names(aggregates: Sequence[Aggregate]) -> dict[str, str]:
@@ -206,15 +222,18 @@ def print_contest(found: Mapping[str, Any], folder: Path, console: Console | Non
     console.print(plain(f"{found['judge']}, {found['items']} items: {counts['judged']} verdicts, {counts['unread']} unread"))
     pairwise = found["mode"] == "pairwise"
     table = make_table()
-    for name in ("run", "against") if pairwise else ("run",):
+    for name in ("language", "run", "against") if pairwise else ("language", "run"):
         table.add_column(name, overflow="fold")
     for name in ("won", "tied", "lost", "unread", "per cent", "95 % interval") if pairwise else ("mean rank", "95 % interval"):
         table.add_column(name, justify="right", no_wrap=True)
-    for row in found["pairs"] if pairwise else sorted(found["ranks"], key=lambda rank: rank["value"] or 0):
-        show = _percent if pairwise else _rank
-        interval = "–" if row["low"] is None else f"{show(row['low'])} – {show(row['high'])}"
-        head = [*row["runs"], *(str(row[name]) for name in ("won", "tied", "lost", "unread"))] if pairwise else [row["run"]]
-        table.add_row(*map(plain, head), show(row["value"]), interval)
+    show = _percent if pairwise else _rank
+    languages = found["by_language"] if len(found["by_language"]) > 1 else {}
+    for language, part in [*languages.items(), ("all", found)]:
+        table.add_section()
+        for row in part["pairs"] if pairwise else sorted(part["ranks"], key=lambda rank: rank["value"] or 0):
+            interval = "–" if row["low"] is None else f"{show(row['low'])} – {show(row['high'])}"
+            head = [*row["runs"], *(str(row[name]) for name in ("won", "tied", "lost", "unread"))] if pairwise else [row["run"]]
+            table.add_row(*map(plain, [LANGUAGES.get(language, language), *head]), show(row["value"]), interval)
     print_table(console, table)
     console.print(plain(f"stored in {folder}"))
 

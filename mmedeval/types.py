@@ -139,12 +139,16 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateRequest:
-    """Ask for text. `id` is unique within a run; `options` are the letters that an answer may name."""
+    """Ask for text. `id` is unique within a run; `options` are the letters that an answer may name.
+
+    `schema` is a JSON schema that the text must follow, for backends that can hold a model to it; others need not know it.
+    """
 
     id: str
     prompt: Prompt
     sampling: Sampling
     options: Mapping[str, str]
+    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,9 @@ CORE = ROOT / "mmedeval"
 OUTSIDERS = sorted(
     package.parent for folder in ("plugins", "tasks") for package in (ROOT / folder).glob("*/__init__.py")
 )  # every first-party package outside of the core
-PUBLIC_MODULES = {"mmedeval"} | {f"mmedeval.{name}" for name in ("model_files", "prompts", "remote", "servers", "testing", "text", "tokens")}
+PUBLIC_MODULES = {"mmedeval"} | {
+    f"mmedeval.{name}" for name in ("batches", "model_files", "prompts", "remote", "servers", "testing", "text", "tokens")
+}
 # What these modules serve plugins with needs packages that those plugins bring; imported when used.
 SERVICES = {("mmedeval.model_files", "huggingface_hub"), ("mmedeval.tokens", "jinja2")}
 HEAVY = {

@@ -104,6 +104,11 @@ def one_line(text: str) -> str:
     return printable(" ".join(text.split()))
 
 
+def tell(sentence: str) -> None:
+    """Says something on the way, beside the output."""
+    click.echo(one_line(sentence), err=True)
+
+
 def echo_json(value: object, *, indent: int | None = None) -> None:
     """JSON on standard output, in plain ASCII where the output is not Unicode."""
     from mmedeval.text import to_json

@@ -48,9 +48,8 @@ def export(
     Each rater gets RATER.html, which works without a network and exports RATER.json, or RATER.csv. Keep key.json to yourself:
     it tells which text is of which run.
     """
-    import importlib
-
     from mmedeval import study_console
+    from mmedeval.rationales import rationale_of
     from mmedeval.study import Plan, export
 
     plan = Plan(
@@ -61,9 +60,8 @@ def export(
         seed=seed,
         checked_only=rationale_items == "checked",
     )
-    # What of an output is its rationale is for the metrics' plugin to say; people must read what the metrics read.
-    text_of = importlib.import_module("mmedeval_rationale.scores").rationale_of
-    study_console.print_export(export(runs, out, plan, text_of), plan, out)
+    # People read what the metrics read.
+    study_console.print_export(export(runs, out, plan, rationale_of), plan, out)
 
 
 @command.command("import", short_help="Check and merge the raters' answers.")

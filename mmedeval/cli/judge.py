@@ -26,6 +26,10 @@ import click
 @click.option(
     "--metric-arg", multiple=True, metavar="NAME=VALUE", help="A setting of the judge; may be repeated. See docs/metrics.md"
 )
+@click.option("--max-requests", type=click.IntRange(min=0), metavar="N", help="Refuse to start when more would be asked.")
+@click.option(
+    "--max-cost", type=click.FloatRange(min=0, min_open=True), metavar="USD", help="Ask no more once so much may be spent."
+)
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="DIR", help="Folder for verdicts and figures.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def command(
@@ -35,6 +39,8 @@ def command(
     items: int | None,
     rationale_items: str | None,
     metric_arg: tuple[str, ...],
+    max_requests: int | None,
+    max_cost: float | None,
     out: Path,
     as_json: bool,
 ) -> None:
@@ -44,7 +50,7 @@ def command(
     """
     from mmedeval import console
     from mmedeval.catalog import Catalog
-    from mmedeval.cli import echo_json
+    from mmedeval.cli import echo_json, tell
     from mmedeval.cli.run import metric_arguments
     from mmedeval.errors import UsageError
     from mmedeval.host import make_host
@@ -55,8 +61,14 @@ def command(
     if len(set(names)) < len(names):
         raise UsageError(f"a run is named twice: {', '.join(names)}")
     results = {name: read_samples(run) for name, run in zip(names, runs, strict=True)}
-    catalog = Catalog(make_host())
-    arguments = metric_arguments(metric_arg, rationale_items=rationale_items, judge=judge)
+    catalog = Catalog(make_host(), tell)
+    arguments = metric_arguments(
+        metric_arg,
+        rationale_items=rationale_items,
+        judge=judge,
+        judge_max_requests=None if max_requests is None else str(max_requests),
+        judge_max_cost=None if max_cost is None else str(max_cost),
+    )
     metric = next(metric for metric in catalog.load_metrics(["judge"], "chat", arguments) if metric.spec.name == "judge")
     out.mkdir(parents=True, exist_ok=True)
     metric.prepare(catalog, out)

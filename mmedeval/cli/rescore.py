@@ -17,9 +17,10 @@ def command(run: Path, metrics: str, metric_arg: tuple[str, ...], rationale_item
     """Score the run stored in the folder RUN again: answers are read anew, metrics are added, no model is asked."""
     from mmedeval import console
     from mmedeval.catalog import Catalog
+    from mmedeval.cli import tell
     from mmedeval.cli.run import metric_arguments, names
     from mmedeval.host import make_host
     from mmedeval.runner import rescore
 
     arguments = metric_arguments(metric_arg, rationale_items=rationale_items, judge=judge)
-    console.print_record(rescore(run, Catalog(make_host()), names(metrics), arguments), run)
+    console.print_record(rescore(run, Catalog(make_host(), tell), names(metrics), arguments), run)

@@ -103,6 +103,16 @@ def _pairs(arguments: Sequence[str], option: str) -> dict[str, str]:
     help="A setting of the backend; may be repeated. See: mmedeval list backends",
 )
 @click.option(
+    "--concurrency", type=click.IntRange(min=1), metavar="N", help="Most requests in flight, for models behind a server."
+)
+@click.option(
+    "--max-cost",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="USD",
+    help="Ask no more once this command may have spent so much.",
+)
+@click.option("--batch", is_flag=True, help="The provider's batch interface: half the price, within a day.")
+@click.option(
     "--tasks", required=True, metavar="NAME,...", help="Tasks, groups, or globs: mmedbench_ja, mmedbench, 'mmedbench_*'."
 )
 @click.option(
@@ -165,7 +175,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     """
     from mmedeval import console
     from mmedeval.catalog import Catalog
-    from mmedeval.cli import echo_json, one_line
+    from mmedeval.cli import echo_json, one_line, tell
     from mmedeval.host import make_host
     from mmedeval.runner import RunStopped, run
     from mmedeval.types import RunPlan
@@ -173,7 +183,12 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     from_config = ctx.meta.get(CONFIG_PAIRS, {})
     plan = RunPlan(
         model=options["model"],
-        model_args=_pairs([*from_config.get("model_arg", ()), *options["model_arg"]], "--model-arg"),
+        model_args={
+            **_pairs([*from_config.get("model_arg", ()), *options["model_arg"]], "--model-arg"),
+            # Settings of servers that have an option of their own.
+            **{name: str(options[name]) for name in ("concurrency", "max_cost") if options[name] is not None},
+            **({"batch": "true"} if options["batch"] else {}),
+        },
         tasks=names(options["tasks"]),
         protocol=options["protocol"],
         shots=options["shots"],
@@ -196,7 +211,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     progress = [] if options["quiet"] else [console.Progress()]
     host = make_host(extra=progress)
     try:
-        record, folder = run(plan, Catalog(host), options["out"])
+        record, folder = run(plan, Catalog(host, tell), options["out"])
     except RunStopped as stop:
         click.echo(one_line(str(stop)), err=True)
         ctx.exit(130)

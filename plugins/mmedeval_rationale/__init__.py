@@ -18,6 +18,7 @@ JUDGE = {
     "judge_language": "the language of the rubric: en (default), zh, ja, fr, ru, es, or item for that of each item",
     "judge_reference": "shown (default) or hidden: whether the judge sees the reference",
     "judge_seed": "for judges that draw (default 0)",
+    "judge_max_cost": "US dollars after which the judge is asked no more, for judges that cost money",
     "judge_max_requests": "refuses to start when the judge would be asked more often",
 }
 JUDGES: Mapping[str, str | None] = {"judge": None, **{f"judge_{name}": name for name in ("accuracy", "reasoning", "knowledge")}}

@@ -5,15 +5,15 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmedeval import SampleResult, UsageError, bootstrap_mean, digest
-from mmedeval_rationale.judge import STORE, Question, Settings, Store, ask, consult
+from mmedeval import SampleResult, UsageError, bootstrap_mean, digest, rationale_of
+from mmedeval_rationale.judge import STORE, Question, Settings, Store, ask, consult, open_judge
 from mmedeval_rationale.rubrics import RUBRICS
-from mmedeval_rationale.scores import applies, rationale_of
+from mmedeval_rationale.scores import applies
 
 MOST_RANKED = 6
 
@@ -40,9 +40,7 @@ def contest(
     if not items:
         raise UsageError("the runs share no item that all of them answered and that has a reference; see --rationale-items all")
     out.mkdir(parents=True, exist_ok=True)
-    with catalog.open_backend(settings.model, settings.model_args) as backend:
-        if "generate" not in backend.capabilities:
-            raise UsageError(f"--judge {settings.model} cannot generate text; choose another judge")
+    with open_judge(catalog, settings) as backend:
         judge = digest([backend.fingerprint(), dict(settings.model_args), settings.seed])
     matches = [match for i, item in enumerate(items) for match in _matches(i, item, settings, mode, judge)]
     store, counts = Store(out / STORE), Counter[str]()
@@ -51,8 +49,24 @@ def contest(
     read = [(match, store.lines.get(match.question.key, {}).get("verdict")) for match in matches]
     verdicts = [(match, [match.order["ABCDEF".index(letter)] for letter in verdict]) for match, verdict in read if verdict]
     counts["judged"], counts["unread"] = len(verdicts), len(matches) - len(verdicts)
-    summary = _pairs(names, verdicts, len(items)) if mode == "pairwise" else _ranks(names, verdicts)
-    return {"mode": mode, "items": len(items), **settings.describe(), "counts": dict(counts), **summary}
+    languages = dict.fromkeys(item[0].sample.language for item in items)
+    return {
+        "mode": mode,
+        "items": len(items),
+        **settings.describe(),
+        "counts": dict(counts),
+        **_summary(mode, names, verdicts, {*range(len(items))}),
+        "by_language": {
+            language: _summary(mode, names, verdicts, {i for i, item in enumerate(items) if item[0].sample.language == language})
+            for language in languages
+        },
+    }
+
+
+def _summary(mode: str, names: Sequence[str], verdicts: Sequence[tuple[Match, list[int]]], items: Set[int]) -> dict[str, Any]:
+    """The figures over some of the items."""
+    own = [(match, ranking) for match, ranking in verdicts if match.item in items]
+    return {"pairs": _pairs(names, own, len(items))} if mode == "pairwise" else {"ranks": _ranks(names, own)}
 
 
 def _shared(runs: Sequence[Sequence[SampleResult]], wanted: str, seed: int, count: int | None) -> list[list[SampleResult]]:
@@ -91,7 +105,7 @@ def _matches(i: int, item: Sequence[SampleResult], settings: Settings, mode: str
     ]
 
 
-def _pairs(names: Sequence[str], verdicts: Sequence[tuple[Match, list[int]]], count: int) -> dict[str, Any]:
+def _pairs(names: Sequence[str], verdicts: Sequence[tuple[Match, list[int]]], count: int) -> list[dict[str, Any]]:
     """For each pair: won, lost and tied items. A tie is an item on which the order of the texts changed the verdict."""
     best: dict[tuple[int, int], dict[int, list[int]]] = {}
     for match, ranking in verdicts:
@@ -114,10 +128,10 @@ def _pairs(names: Sequence[str], verdicts: Sequence[tuple[Match, list[int]]], co
                 "high": high,
             }
         )
-    return {"pairs": pairs}
+    return pairs
 
 
-def _ranks(names: Sequence[str], verdicts: Sequence[tuple[Match, list[int]]]) -> dict[str, Any]:
+def _ranks(names: Sequence[str], verdicts: Sequence[tuple[Match, list[int]]]) -> list[dict[str, Any]]:
     """The mean rank of each run, 1 the best, with an interval over the items."""
     ranks = []
     for run, name in enumerate(names):
@@ -127,4 +141,4 @@ def _ranks(names: Sequence[str], verdicts: Sequence[tuple[Match, list[int]]]) ->
         ranks.append(
             {"run": name, "value": sum(own) / len(own) if own else None, "low": low, "high": high, "places": dict(places)}
         )
-    return {"ranks": ranks}
+    return ranks

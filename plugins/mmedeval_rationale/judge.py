@@ -14,9 +14,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmedeval import Failure, GenerateRequest, Prompt, Sample, SampleResult, Sampling, UsageError, digest, final_part
+from mmedeval import (
+    Backend,
+    Failure,
+    GenerateRequest,
+    Prompt,
+    Sample,
+    SampleResult,
+    Sampling,
+    UsageError,
+    digest,
+    final_part,
+    rationale_of,
+)
 from mmedeval_rationale.rubrics import RUBRICS, Rubric
-from mmedeval_rationale.scores import applies, items_of, rationale_of
+from mmedeval_rationale.scores import applies, items_of
 
 CRITERIA = ("accuracy", "reasoning", "knowledge")
 BEST = 5
@@ -33,6 +45,16 @@ class Question:
     mark: str
     prompt: Prompt
     letters: str = ""
+
+    @property
+    def schema(self) -> Mapping[str, Any]:
+        """What `read` takes, for judges that can be held to it (the subset of JSON Schema that servers know)."""
+        parts: dict[str, Any] = {"id": {"type": "string", "enum": [self.mark]}}
+        if self.letters:
+            parts["ranking"] = {"type": "array", "items": {"type": "string", "enum": [*self.letters]}}
+        else:
+            parts |= {name: {"type": "integer", "enum": [*range(1, BEST + 1)]} for name in CRITERIA}
+        return {"type": "object", "properties": parts, "required": [*parts], "additionalProperties": False}
 
     def read(self, text: str) -> dict[str, int] | str | None:
         """Points for each criterion, or the letters in order; `None` for anything but what was asked for."""
@@ -132,10 +154,14 @@ def consult(catalog: Any, settings: Settings, questions: Sequence[Question], sto
         return
     sampling = Sampling(max_tokens=MAX_TOKENS, seed=settings.seed)
     requests = [
-        GenerateRequest(id=key, prompt=question.prompt, sampling=sampling, options={}) for key, question in by_key.items()
+        GenerateRequest(id=key, prompt=question.prompt, sampling=sampling, options={}, schema=question.schema)
+        for key, question in by_key.items()
     ]
-    with catalog.open_backend(settings.model, settings.model_args) as backend:
+    with open_judge(catalog, settings) as backend:
         backend.check(chat=True)
+        cost = backend.most_cost(requests)
+        paid = "" if cost is None else f", for at most {cost:.2f} US dollars"
+        catalog.tell(f"{settings.model} will be asked {len(requests)} times{paid}")
         for response in backend.generate(requests):
             counts["asked"] += 1
             question = by_key[response.request_id]
@@ -146,6 +172,17 @@ def consult(catalog: Any, settings: Settings, questions: Sequence[Question], sto
             messages = [{"role": message.role, "content": message.content} for message in question.prompt.messages]
             entry = {"key": question.key, "judge": settings.model, "prompt": messages, "output": response.text}
             store.add({**entry, "verdict": question.read(response.text)})
+
+
+def open_judge(catalog: Any, settings: Settings) -> Backend:
+    """The judge, not yet loaded. Raises `UsageError` for one that cannot write, or that sends no bill to be limited."""
+    arguments = dict(settings.model_args)
+    if settings.max_cost is not None:
+        arguments["max_cost"] = settings.max_cost
+    backend: Backend = catalog.open_backend(settings.model, arguments)
+    if "generate" not in backend.capabilities:
+        raise UsageError(f"--judge {settings.model} cannot generate text; choose another judge")
+    return backend
 
 
 class Judge:
@@ -165,9 +202,7 @@ class Judge:
     def prepare(self, catalog: Any, folder: Path) -> None:
         """Refuses a judge that cannot be asked, before anything else is."""
         self._catalog, self._folder = catalog, folder
-        with catalog.open_backend(self.settings.model, self.settings.model_args) as backend:
-            if "generate" not in backend.capabilities:
-                raise UsageError(f"--judge {self.settings.model} cannot generate text; choose another judge")
+        with open_judge(catalog, self.settings) as backend:
             self._fingerprint = backend.fingerprint()
 
     def __call__(self, results: Sequence[SampleResult]) -> list[float | None]:
@@ -209,6 +244,7 @@ class Settings:
     shown: bool
     seed: int
     most: int | None
+    max_cost: str | None
     items: str
 
     @classmethod
@@ -230,6 +266,7 @@ class Settings:
             shown=reference == "shown",
             seed=_whole(arguments, "judge_seed") or 0,
             most=_whole(arguments, "judge_max_requests"),
+            max_cost=arguments.get("judge_max_cost"),
             items=items_of(arguments),
         )
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from mmedeval import LANGUAGES, PluginError, SampleResult, UnknownNameError, UsageError, final_part
+from mmedeval import LANGUAGES, PluginError, SampleResult, UnknownNameError, UsageError, rationale_of
 from mmedeval_rationale import overlap, paper, words
 from mmedeval_rationale.embedding import MULTILINGUAL, BertScore
 from mmedeval_rationale.language import in_language
@@ -41,26 +40,6 @@ CHECKS: Mapping[str, tuple[str, str]] = {
     "es": ("Año malo", "tinte verde"),
 }
 TOLERANCE = 1e-3
-
-_ANSWER_WORD = (
-    "final answer|answer|最终答案|答案|最終的な答え|答え|réponse finale|réponse|окончательный ответ|ответ|"
-    "respuesta final|respuesta"
-)
-_ANSWER_LINE = re.compile(
-    rf"[\W_]{{0,9}}(?:{_ANSWER_WORD})[\W_]{{0,9}}[A-J](?:[\s,、，&]{{1,3}}[A-J]){{0,9}}[\W_]{{0,9}}", re.IGNORECASE
-)
-
-
-def rationale_of(output: str) -> str:
-    """What a model wrote apart from its thinking and its answer: in the finetuned format what stands between its two marks."""
-    text = final_part(output) or ""
-    head, mark, _ = text.partition("###Answer: OPTION ")
-    if mark:
-        return head.replace("###Rationale: ", "").strip()
-    lines = text.replace("###Rationale: ", "").strip().splitlines()
-    if lines and _ANSWER_LINE.fullmatch(lines[-1].strip()):
-        lines.pop()
-    return "\n".join(lines).strip()
 
 
 def applies(result: SampleResult, items: str) -> bool:

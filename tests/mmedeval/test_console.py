@@ -122,6 +122,36 @@ def test_the_table_of_a_run_fits_and_its_columns_stand_in_line(mini: tuple[RunRe
     assert "…" not in text
 
 
+def test_the_language_of_the_texts_and_what_they_cost_stand_beside_the_accuracy(tmp_path: Path) -> None:
+    def write(request: GenerateRequest) -> Generation:
+        french = "Le fer manque dans le sang de cette patiente.\nRéponse : A"
+        return Generation(request_id=request.id, text=french, usage=Usage(tokens_in=10, tokens_out=5, cost=0.25))
+
+    backend = ScriptedBackend(write=write)
+    tasks = [
+        StaticTask(name=f"t_{code}", language=code, test=[make_sample(i, language=code) for i in (1, 2, 3)])
+        for code in ("fr", "ja")
+    ]
+    plugin = SimpleNamespace(
+        mmedeval_backends=hookimpl(lambda: [backend.spec()]),
+        mmedeval_tasks=hookimpl(lambda: [task.spec("group") for task in tasks]),
+    )
+    plan = RunPlan(model="scripted:any", tasks=("group",), metrics=("in_language",))
+    record = run(plan, Catalog(make_host(extra=[plugin])), tmp_path / "run")[0]
+    text = screen(lambda out: console.print_record(record, tmp_path / "run", out))
+    lines = [
+        line.split()
+        for line in text.replace(" – ", "–").replace("95 % interval", "interval").replace("in language", "spoken").split("\n")
+    ]
+    head = next(line for line in lines if line[:1] == ["language"])
+    rows = {line[0]: dict(zip(head, line, strict=True)) for line in lines if line[:1] in (["French"], ["Japanese"], ["average"])}
+    assert {name: (row["accuracy"], row["spoken"], row["USD"]) for name, row in rows.items()} == {
+        "French": ("100.0", "100.0", "0.75"),
+        "Japanese": ("100.0", "0.0", "0.75"),
+        "average": ("100.0", "50.0", "1.50"),
+    }
+
+
 def test_the_table_says_what_a_reader_must_know(mini: tuple[RunRecord, Path]) -> None:
     record, path = mini
     text = " ".join(screen(lambda out: console.print_record(record, path, out)).split())
@@ -165,7 +195,7 @@ def test_long_names_of_tasks_widen_a_table_rather_than_cut_its_numbers(tmp_path:
     rows = [line.replace(" – ", "–").split() for line in lines if line.startswith("medical_licensing_exam_en_")]
     assert [(len(row), row[4], row[7], row[8]) for row in rows] == [(9, "2", "247.1k", "691.4")] * 2
     (names,) = [line.split() for line in lines if line.startswith("metric")]
-    assert names == ["metric", *(task.name for task in static), "group"]
+    assert names == ["metric", "±", "95", "%", *(task.name for task in static), "group"]
     (margins,) = [line.split() for line in lines if line.startswith("margin")]
     assert len(margins) == 6
     assert "…" not in text

@@ -73,6 +73,20 @@ def test_a_ranking_finds_the_order_and_each_run_stands_in_all_places(tmp_path: P
         assert sorted(rank["places"]) == [1, 2, 3, 4, 5, 6]
 
 
+def test_figures_are_told_for_each_language_too(tmp_path: Path) -> None:
+    def spoken(name: str, better: bool) -> list[SampleResult]:
+        english, french = results("abc" if better else "bad", 3), results("bad" if better else "abc", 5)
+        return [*english, *(replace(each, task="f", sample=replace(each.sample, language="fr")) for each in french)]
+
+    judge, _ = catalog(sorted)
+    found = contest({"one": spoken("one", True), "two": spoken("two", False)}, judge, SETTINGS, "pairwise", None, tmp_path)
+    shares = {
+        language: [(pair["won"], pair["lost"]) for pair in part["pairs"]] for language, part in found["by_language"].items()
+    }
+    assert shares == {"en": [(3, 0)], "fr": [(0, 5)]}
+    assert [(pair["won"], pair["lost"]) for pair in found["pairs"]] == [(3, 5)]
+
+
 def test_a_contest_that_was_stopped_asks_nothing_twice_and_a_seed_draws_the_items(tmp_path: Path) -> None:
     runs = {name: results(name, 20) for name in ("one", "two")}
     judge, asked = catalog(sorted)
@@ -119,6 +133,8 @@ def test_the_command_compares_run_folders_and_keeps_figures_and_verdicts(tmp_pat
     assert len((tmp_path / "out" / "judge.jsonl").read_text(encoding="utf-8").splitlines()) == 8
     ranked = CliRunner().invoke(cli, [*arguments, "--mode", "ranking", "--json"])
     assert [rank["value"] for rank in json.loads(ranked.stdout)["ranks"]] == [1, 2]
+    few = CliRunner().invoke(cli, [*arguments[:-1], str(tmp_path / "few"), "--max-requests", "7"])
+    assert (few.exit_code, "would be asked 8 times" in few.output) == (2, True)
     twice = CliRunner().invoke(
         cli, ["judge", str(runs["one"]), str(runs["one"]), "--judge", "judging:any", "--out", str(tmp_path)]
     )

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from mmedeval import Failure, GenerateRequest, Generation, Response, RunPlan, UsageError, hookimpl
+from mmedeval import Failure, GenerateRequest, Generation, Response, RunPlan, UnknownNameError, UsageError, hookimpl
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
 from mmedeval.runner import rescore, run
@@ -103,10 +104,8 @@ class Asked:
         writer = ScriptedBackend(
             write=lambda request: Generation(request_id=request.id, text=f"Because {request.id}.\nAnswer: A")
         )
-        judging = ScriptedBackend(write=note).spec()
-        from dataclasses import replace
-
-        specs = [writer.spec(), replace(judging, name="judging")]
+        self.judging = ScriptedBackend(write=note)
+        specs = [writer.spec(), replace(self.judging.spec(), name="judging")]
         plugin = SimpleNamespace(mmedeval_tasks=hookimpl(lambda: [task.spec()]), mmedeval_backends=hookimpl(lambda: specs))
         self.catalog = Catalog(make_host(extra=[plugin]))
 
@@ -156,6 +155,33 @@ def test_what_cannot_be_read_or_was_not_answered_has_no_value_and_is_counted(tmp
     again = Asked(lambda request: verdict_of(request, 4))
     rescore(path, again.catalog, [])
     assert ["test-1" in request.prompt.question for request in again.requests] == [True]
+
+
+def test_a_judge_is_held_to_a_schema_that_takes_what_counts_as_a_verdict() -> None:
+    sample = make_sample(rationale="Iron is low.")
+    points = ask(sample, ["text"], rubric=RUBRICS["en"], shown=True, judge="j")
+    assert points.schema["required"] == ["id", "accuracy", "reasoning", "knowledge"]
+    assert points.schema["properties"]["id"]["enum"] == [points.mark]
+    least = {name: part["enum"][0] for name, part in points.schema["properties"].items()}
+    assert points.read(json.dumps(least)) == {"accuracy": 1, "reasoning": 1, "knowledge": 1}
+    ranking = ask(sample, ["one", "two"], rubric=RUBRICS["en"], shown=True, judge="j")
+    assert ranking.schema["properties"]["ranking"]["items"]["enum"] == ["A", "B"]
+
+
+def test_the_number_of_questions_and_their_cost_are_told_before_the_judge_is_asked(tmp_path: Path) -> None:
+    told: list[tuple[str, int]] = []
+    asked = Asked(lambda request: verdict_of(request, 2))
+    asked.catalog.tell = lambda sentence: told.append((sentence, len(asked.requests)))
+    asked.judging.most_cost = lambda requests: 0.25 * len(requests)  # type: ignore[method-assign]
+    asked.run(tmp_path / "run")
+    assert told == [("judging:any will be asked 3 times, for at most 0.75 US dollars", 0)]
+    assert {json.dumps(request.schema) != "null" for request in asked.requests} == {True}
+
+
+def test_a_limit_on_the_cost_goes_to_the_judge(tmp_path: Path) -> None:
+    asked = Asked(lambda request: verdict_of(request, 2))
+    with pytest.raises(UnknownNameError, match="max_cost"):
+        asked.run(tmp_path / "run", judge_max_cost="1")
 
 
 def test_more_questions_than_allowed_stop_before_the_first(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from mmedeval.runner import run
 from mmedeval.store import read_record, read_samples
 from mmedeval.testing import ScriptedBackend, StaticTask, make_sample
 from mmedeval_rationale import SUMMARIES, sentence_scores
-from mmedeval_rationale.scores import CHECKS, PAIRWISE, check, load, rationale_of
+from mmedeval_rationale.scores import CHECKS, PAIRWISE, check, load
 
 LANGUAGES = ["en", "zh", "ja", "fr", "ru", "es"]
 
@@ -56,27 +56,6 @@ def test_unknown_names_and_uneven_sequences_are_refused() -> None:
         sentence_scores("rouge1", ["a", "b"], ["a"], "en")
     with pytest.raises(UsageError, match="rationale-items some"):
         load("rouge1", {"rationale_items": "some"})
-
-
-@pytest.mark.parametrize(
-    ("output", "rationale"),
-    [
-        ("###Rationale: Because of iron.\n###Answer: OPTION A IS CORRECT.</s>", "Because of iron."),
-        ("###Answer: OPTION A,C IS CORRECT.", ""),
-        ("<think>Perhaps B?</think>Iron is low.\n\nAnswer: A", "Iron is low."),
-        ("Iron is low.\nSo A.\n**Answer: A**", "Iron is low.\nSo A."),
-        ("因为缺铁。\n答案：A、C", "因为缺铁。"),
-        ("鉄が足りない。\n答え：A", "鉄が足りない。"),
-        ("Le fer manque.\nRéponse : A, C", "Le fer manque."),
-        ("Железа мало.\nОтвет: A", "Железа мало."),
-        ("Falta hierro.\nRespuesta: A", "Falta hierro."),
-        ("The answer: A is right because iron is low.", "The answer: A is right because iron is low."),
-        ("<think>never ends", ""),
-        ("", ""),
-    ],
-)
-def test_the_rationale_is_what_was_written_apart_from_thinking_and_answer(output: str, rationale: str) -> None:
-    assert rationale_of(output) == rationale
 
 
 def offer(texts: dict[str, str], **metas: dict[str, Any]) -> Catalog:
