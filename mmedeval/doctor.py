@@ -11,7 +11,7 @@ from mmedeval import __version__
 from mmedeval.catalog import Catalog, missing_packages
 from mmedeval.environment import PACKAGES, package_version
 from mmedeval.errors import MissingPackageError, MmedevalError
-from mmedeval.specs import TaskOptions
+from mmedeval.specs import BackendSpec, TaskOptions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,9 +42,7 @@ def diagnose(catalog: Catalog, data_dir: Path | None = None) -> Sequence[Finding
         for info in catalog.host.plugins
     ]
     for backend in catalog.backends.values():
-        missing = missing_packages(backend)
-        text = str(MissingPackageError("it", missing, backend.extra)) if missing else "can run"
-        findings.append(Finding(section="Backends", name=f"{backend.name}:", text=text, good=not missing))
+        findings.append(_backend(backend))
     places: dict[str, list[str]] = {}
     for spec in catalog.tasks.values():
         if spec.locate is None:
@@ -58,3 +56,15 @@ def diagnose(catalog: Catalog, data_dir: Path | None = None) -> Sequence[Finding
         good = None if "would be fetched" in place else not place.startswith("!")
         findings.append(Finding(section="Data", name=", ".join(dict.fromkeys(names)), text=place.removeprefix("!"), good=good))
     return findings
+
+
+def _backend(spec: BackendSpec) -> Finding:
+    name = f"{spec.name}:"
+    missing = missing_packages(spec)
+    if missing:
+        text = str(MissingPackageError("it", missing, spec.extra))
+        return Finding(section="Backends", name=name, text=text, good=False)
+    remark = spec.remark() if spec.remark is not None else None
+    if remark:
+        return Finding(section="Backends", name=name, text=f"can run; {remark}")
+    return Finding(section="Backends", name=name, text="can run", good=True)

@@ -69,6 +69,8 @@ class BackendSpec:
     requires: tuple[str, ...] = ()
     extra: str | None = None
     arguments: Mapping[str, str] = field(default_factory=dict)
+    remark: Callable[[], str | None] | None = None
+    """Says in one line, for `mmedeval doctor`, what may be missing here beside packages, such as a key; imports nothing heavy."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

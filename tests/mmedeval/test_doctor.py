@@ -135,6 +135,17 @@ def test_the_doctor_names_a_plugin_that_fails_to_import_and_goes_on(tmp_path: Pa
     assert "ok baseline: can run" in squeezed
 
 
+def test_what_a_backend_remarks_stands_behind_its_name() -> None:
+    specs = [
+        BackendSpec(name="keyless", summary="", load=lambda *_: pytest.fail("loaded"), remark=lambda: "SOME_KEY is not set"),
+        BackendSpec(name="ready", summary="", load=lambda *_: pytest.fail("loaded"), remark=lambda: None),
+    ]
+    host = make_host(extra=[SimpleNamespace(mmedeval_backends=hookimpl(lambda: specs))])
+    found = {finding.name: (finding.text, finding.good) for finding in diagnose(Catalog(host))}
+    assert found["keyless:"] == ("can run; SOME_KEY is not set", None)
+    assert found["ready:"] == ("can run", True)
+
+
 def test_a_diagnosis_loads_no_backend_and_no_task() -> None:
     def refuse(*_: object) -> NoReturn:
         raise AssertionError("loaded")
