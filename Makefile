@@ -1,7 +1,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
+# Kept between checkouts: environments that take minutes to make.
+CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mmedeval
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test test-gguf test-vllm lint bench clean
 
 demo: .venv/.installed  ## The main job, offline: a small model with random weights on the embedded questions
 	@test -f .demo/model/config.json || $(BIN)/python -m mmedeval_hf.tiny .demo/model
@@ -9,6 +11,14 @@ demo: .venv/.installed  ## The main job, offline: a small model with random weig
 
 test: .venv/.installed  ## The whole suite
 	$(BIN)/python -m pytest
+
+test-gguf: .venv/.installed  ## What needs llama.cpp, which is compiled once (5 to 7 minutes; pip keeps what it built)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt 'llama-cpp-python[server]'
+	$(BIN)/python -m pytest tests/plugins/mmedeval_gguf tests/plugins/mmedeval_openai tests/trainer
+
+test-vllm:  ## What needs vLLM, on a CPU, in an environment of its own (about 4 GB)
+	PYTHON=$(PYTHON) tests/vllm_environment.sh $(CACHE)/vllm
+	$(CACHE)/vllm/bin/python -m pytest tests/plugins/mmedeval_vllm
 
 lint: .venv/.installed  ## Style and types
 	$(BIN)/ruff check

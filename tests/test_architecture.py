@@ -15,7 +15,7 @@ import mmedeval
 ROOT = Path(__file__).parents[1]
 CORE = ROOT / "mmedeval"
 OUTSIDERS = sorted(
-    package.parent for folder in ("plugins", "tasks") for package in (ROOT / folder).glob("*/__init__.py")
+    package.parent for folder in ("plugins", "tasks", "trainer") for package in (ROOT / folder).glob("*/__init__.py")
 )  # every first-party package outside of the core
 PUBLIC_MODULES = {"mmedeval"} | {
     f"mmedeval.{name}" for name in ("batches", "model_files", "prompts", "remote", "servers", "testing", "text", "tokens")
@@ -151,7 +151,7 @@ def test_nobody_imports_the_command_line() -> None:
     offences = [
         f"{file.relative_to(ROOT)}:{each.line} imports {each.module}"
         for file in files
-        if CORE / "cli" not in file.parents
+        if file.parent.name != "cli"
         for each in imports_of(file)
         if each.module == "mmedeval.cli" or each.module.startswith("mmedeval.cli.")
     ]
@@ -194,7 +194,8 @@ def test_a_package_outside_the_core_imports_its_public_names_and_no_sibling(pack
             where = f"{name}:{each.line} imports {each.module}" + (f".{each.name}" if each.name else "")
             if each.package in siblings:
                 offences.append(f"{where}, a sibling")
-            if each.package == "mmedeval" and each.module not in PUBLIC_MODULES:
+            of_command_lines = each.module == "mmedeval.cli" and name.startswith("mmed_train.cli")
+            if each.package == "mmedeval" and each.module not in PUBLIC_MODULES and not of_command_lines:
                 offences.append(f"{where}, which is not public")
             if each.module == "mmedeval" and each.name is not None and each.name not in mmedeval.__all__:
                 offences.append(f"{where}, which is not in __all__")

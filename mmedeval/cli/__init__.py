@@ -26,28 +26,35 @@ COMMANDS: Mapping[str, str] = {
 }
 
 
+CONTEXT: Mapping[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+
 class LazyGroup(click.Group):
-    """Knows its commands' names and summaries without importing them."""
+    """Knows its commands' names and summaries without importing them; each is in a module of `package` that bears its name."""
+
+    def __init__(self, *args: Any, package: str, summaries: Mapping[str, str], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.package, self.summaries = package, summaries
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS]
+        return [*self.summaries]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.summaries:
             return None
-        command: click.Command = importlib.import_module(f"mmedeval.cli.{cmd_name}").command
+        command: click.Command = importlib.import_module(f"{self.package}.{cmd_name}").command
         return command
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS and not args[0].startswith("-"):
+        if args and args[0] not in self.summaries and not args[0].startswith("-"):
             from mmedeval.errors import UnknownNameError
 
-            raise UnknownNameError("command", args[0], COMMANDS)
+            raise UnknownNameError("command", args[0], self.summaries)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl([*COMMANDS.items()])
+            formatter.write_dl([*self.summaries.items()])
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         """Errors become one sentence and an exit code: 2 for a wrong call or bad input, 1 for a failed run."""
@@ -80,13 +87,18 @@ class LazyGroup(click.Group):
         raise SystemExit(code if isinstance(code, int) else 0)
 
 
-def main() -> None:
-    """The command `mmedeval`."""
+def start(group: click.Group) -> None:
+    """A console script."""
     try:
-        cli()
+        group()
     finally:
         # A process that ends need not search a million objects for garbage.
         gc.freeze()
+
+
+def main() -> None:
+    """The command `mmedeval`."""
+    start(cli)
 
 
 def _fail(message: str, code: int, debug: bool) -> NoReturn:
@@ -117,17 +129,23 @@ def echo_json(value: object, *, indent: int | None = None) -> None:
     click.echo(to_json(value, indent=indent, ascii_only=not unicode))
 
 
-def _version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
+def show_version(ctx: click.Context, _: click.Parameter, value: bool) -> None:
     if value and not ctx.resilient_parsing:
         from mmedeval import __version__
 
-        click.echo(f"mmedeval {__version__}")
+        click.echo(f"{ctx.command.name} {__version__}")
         ctx.exit()
 
 
-@click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    "mmedeval",
+    cls=LazyGroup,
+    package="mmedeval.cli",
+    summaries=COMMANDS,
+    context_settings=CONTEXT,
+)
 @click.option("--debug", is_flag=True, help="Show the full traceback of every error.")
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show the version.")
 def cli(debug: bool) -> None:
     """Evaluate language models on multilingual medical questions.
 

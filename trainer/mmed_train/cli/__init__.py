@@ -1,0 +1,27 @@
+"""The command line of the trainer. A command's module is imported when it is used, so that `--help` answers at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import click
+
+from mmedeval.cli import CONTEXT, LazyGroup, show_version, start
+
+COMMANDS: Mapping[str, str] = {"export": "Write a checkpoint for other engines."}
+
+
+def main() -> None:
+    """The command `mmed-train`."""
+    start(cli)
+
+
+@click.group("mmed-train", cls=LazyGroup, package="mmed_train.cli", summaries=COMMANDS, context_settings=CONTEXT)
+@click.option("--debug", is_flag=True, help="Show the full traceback of every error.")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=show_version, help="Show the version.")
+def cli(debug: bool) -> None:
+    """Train the models that mmedeval evaluates.
+
+    \b
+    mmed-train export gguf CHECKPOINT --type q8_0
+    """
