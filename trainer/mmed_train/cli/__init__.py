@@ -8,7 +8,10 @@ import click
 
 from mmedeval.cli import CONTEXT, LazyGroup, show_version, start
 
-COMMANDS: Mapping[str, str] = {"export": "Write a checkpoint for other engines."}
+COMMANDS: Mapping[str, str] = {
+    "corpus": "Make token shards of raw text.",
+    "export": "Write a checkpoint for other engines.",
+}
 
 
 def main() -> None:

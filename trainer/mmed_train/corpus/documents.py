@@ -1,0 +1,335 @@
+"""Documents: out of files of any kind, and from step to step as compressed JSON lines."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from mmedeval.errors import DataError, MissingPackageError, StoreError
+
+if TYPE_CHECKING:
+    from mmed_train.corpus.config import Corpus, Source
+
+PART: Final = 16 << 20
+"""Bytes of a plain file of JSON lines that one task reads at least."""
+LONGEST: Final = 64 << 20
+"""A line of more bytes is no record."""
+EXCERPT: Final = 300
+ENDINGS: Final[Mapping[str, tuple[str, ...]]] = {
+    "jsonl": (".jsonl", ".jsonl.gz", ".jsonl.zst"),
+    "parquet": (".parquet",),
+    "text": (".txt",),
+    "pdf": (".pdf",),
+    "html": (".html", ".htm"),
+}
+Reject = Callable[[str, str, str], None]
+"""Is told of what could not be read: where it is, why, and what it looks like."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Document:
+    """A text with where it came from. `id` is the same in every step and every run."""
+
+    id: str
+    source: str
+    language: str
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """What one task reads of a source in one go: a file, or a part of one.
+
+    `start` and `end` are bytes of JSON lines, row groups of Parquet, or a share of a dataset on the hub.
+    """
+
+    source: Source
+    path: str
+    name: str
+    start: int = 0
+    end: int = 0
+
+
+def units(corpus: Corpus, source: Source) -> list[Unit]:
+    """What there is to read, always in the same order. Raises `DataError` where there is nothing."""
+    if source.format == "hub":
+        return [Unit(source=source, path=source.path, name=source.path, start=i, end=corpus.tasks) for i in range(corpus.tasks)]
+    if source.path == "-":
+        spooled = corpus.output / "stdin" / f"{source.name}.jsonl"
+        return _parts(source, spooled, "stdin")
+    base = corpus.inside(source.path)
+    found = []
+    for file in files(corpus, source):
+        name = file.relative_to(base).as_posix() if base.is_dir() else file.name
+        if source.format == "jsonl" and file.suffix == ".jsonl":
+            found += _parts(source, file, name)
+        elif source.format == "parquet":
+            count = _parquet(file).num_row_groups
+            found += [Unit(source=source, path=str(file), name=name, start=i, end=i + 1) for i in range(count)]
+        else:
+            found.append(Unit(source=source, path=str(file), name=name))
+    return found
+
+
+def files(corpus: Corpus, source: Source) -> list[Path]:
+    """The files of a source in the order of their paths. Raises `DataError` where there are none."""
+    path = corpus.inside(source.path)
+    endings = ENDINGS[source.format]
+    if path.is_dir():
+        found = [each for each in path.rglob("*") if each.is_file() and each.name.lower().endswith(endings)]
+    elif path.exists():
+        found = [path]
+    else:
+        base = Path(path.anchor) if path.is_absolute() else Path()
+        found = [each for each in base.glob(str(path.relative_to(base))) if each.is_file()]
+    if not found:
+        what = f"holds no {' or '.join(endings)} file" if path.is_dir() else "does not exist"
+        raise DataError(f"{corpus.file}: {source.path}, the path of the source {source.name}, {what}")
+    return sorted(found)
+
+
+def spool_stdin(corpus: Corpus, stream: IO[bytes]) -> None:
+    """Keeps what comes through standard input, which can be read only once, for the source that wants it."""
+    for source in corpus.sources:
+        if source.path == "-":
+            file = corpus.output / "stdin" / f"{source.name}.jsonl"
+            if not file.exists():
+                file.parent.mkdir(parents=True, exist_ok=True)
+                new = file.with_name(f"{file.name}.part")
+                with new.open("wb") as kept:
+                    shutil.copyfileobj(stream, kept)
+                new.replace(file)
+
+
+def _parts(source: Source, file: Path, name: str) -> list[Unit]:
+    size = file.stat().st_size
+    count = max(1, size // PART)
+    borders = [size * i // count for i in range(count)] + [size]
+    return [Unit(source=source, path=str(file), name=name, start=a, end=b) for a, b in itertools.pairwise(borders)]
+
+
+def read_unit(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """The records of a unit and their places in it (a line, a row). What cannot be read is told to `reject` and passed over."""
+    readers = {"jsonl": _json_lines, "parquet": _parquet_rows, "text": _text, "hub": _hub_rows}
+    try:
+        yield from readers[unit.source.format](unit, reject)
+    except (OSError, EOFError, ValueError) as error:
+        if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile) and error.errno is not None:
+            raise
+        # The rest of a damaged file is lost, the corpus is not.
+        reject(unit.name, "broken file", f"{unit.path}: {error}")
+
+
+def document_of(unit: Unit, place: str, record: Mapping[str, Any]) -> Document | str:
+    """The document that a record is, or why it is none."""
+    text = record.get(unit.source.text)
+    if text is None:
+        return f"no field {unit.source.text!r}"
+    if not isinstance(text, str):
+        return f"{unit.source.text!r} is no string"
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return "half of a surrogate pair"
+    if not text.strip():
+        return "empty"
+    given = record.get(unit.source.id)
+    name = str(given) if isinstance(given, str | int) and not isinstance(given, bool) else f"{unit.name}:{place}"
+    return Document(id=f"{unit.source.name}/{name}", source=unit.source.name, language=unit.source.language, text=text)
+
+
+# --- formats ---
+
+
+def _json_lines(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    part = unit.end > 0
+    with _opened(Path(unit.path)) as file:
+        at = unit.start
+        if part and unit.start:
+            # The line that a part begins in belongs to the part before.
+            file.seek(unit.start - 1)
+            at += len(file.readline()) - 1
+        number = 0
+        while not part or at < unit.end:
+            line = file.readline(LONGEST)
+            if not line:
+                return
+            place = f"{at}" if part else f"{number}"
+            at, number = at + len(line), number + 1
+            if len(line) == LONGEST and not line.endswith(b"\n"):
+                reject(f"{unit.name}:{place}", "longer than a record may be", "")
+                while line and not line.endswith(b"\n"):
+                    line = file.readline(LONGEST)
+                    at += len(line)
+                continue
+            if not line.strip():
+                continue
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError) as error:
+                reject(f"{unit.name}:{place}", "no JSON", f"{error}: {line[:EXCERPT].decode('utf-8', 'replace')}")
+                continue
+            if isinstance(record, dict):
+                yield place, record
+            else:
+                reject(f"{unit.name}:{place}", "no JSON object", line[:EXCERPT].decode("utf-8", "replace"))
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[IO[bytes]]:
+    """A file of lines, decompressed."""
+    if path.suffix == ".gz":
+        with gzip.open(path, "rb") as file:
+            yield file  # type: ignore[misc]  # a GzipFile is an IO[bytes] but for its stubs
+    elif path.suffix == ".zst":
+        with path.open("rb") as raw:
+            yield io.BufferedReader(_Zstandard(raw), buffer_size=1 << 17)
+    else:
+        with path.open("rb") as plain:
+            yield plain
+
+
+class _Zstandard(io.RawIOBase):
+    """A decompressed stream. Raises `ValueError` for a damaged file, and for a cut one, which the package's reader lets pass."""
+
+    def __init__(self, raw: IO[bytes]) -> None:
+        self.raw = raw
+        self._frame = _zstandard().ZstdDecompressor().decompressobj()
+        self._ready = memoryview(b"")
+        self._begun = False
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            data = self._frame.unused_data if self._frame.eof else b""
+            data = data or self.raw.read(1 << 17)
+            if not data:
+                if self._begun and not self._frame.eof:
+                    raise ValueError("the file ends in the middle of a frame")
+                return 0
+            if self._frame.eof:
+                self._frame = _zstandard().ZstdDecompressor().decompressobj()
+            self._begun = True
+            try:
+                self._ready = memoryview(self._frame.decompress(data))
+            except _zstandard().ZstdError as error:
+                raise ValueError(str(error)) from error
+        count = min(len(buffer), len(self._ready))
+        buffer[:count] = self._ready[:count]
+        self._ready = self._ready[count:]
+        return count
+
+
+def _parquet(path: Path) -> Any:
+    try:
+        import pyarrow.parquet
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("reading Parquet", ["pyarrow"], "corpus") from error
+    try:
+        return pyarrow.parquet.ParquetFile(path)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {error}") from error
+
+
+def _parquet_rows(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    file = _parquet(Path(unit.path))
+    wanted = [name for name in (unit.source.text, unit.source.id) if name in file.schema_arrow.names]
+    number = 0
+    for batch in file.iter_batches(batch_size=256, row_groups=[unit.start], columns=wanted):
+        for record in batch.to_pylist():
+            yield f"{unit.start}.{number}", record
+            number += 1
+
+
+def _text(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    data = Path(unit.path).read_bytes()
+    try:
+        yield "0", {unit.source.text: data.decode("utf-8-sig")}
+    except UnicodeDecodeError as error:
+        reject(unit.name, "no UTF-8", str(error))
+
+
+def _hub_rows(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    try:
+        import datasets
+        from datasets.distributed import split_dataset_by_node
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("reading datasets of the hub", ["datasets"], "corpus") from error
+    source = unit.source
+    rows = datasets.load_dataset(source.path, source.subset or None, split=source.split, streaming=True)
+    for number, record in enumerate(split_dataset_by_node(rows, rank=unit.start, world_size=unit.end)):
+        yield f"{unit.start}.{number}", record
+
+
+# --- from step to step ---
+
+
+class Lines:
+    """A new file of compressed JSON lines, under its name once it is whole. The same lines give the same bytes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._new = path.with_name(f"{path.name}.part")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._raw = self._new.open("wb")
+        self._stream = _zstandard().ZstdCompressor(level=3).stream_writer(self._raw, closefd=False)
+
+    def add(self, value: Mapping[str, Any]) -> None:
+        self._stream.write(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+
+    def close(self) -> None:
+        self._stream.close()
+        self._raw.flush()
+        os.fsync(self._raw.fileno())
+        self._raw.close()
+        self._new.replace(self.path)
+
+    def abort(self) -> None:
+        self._raw.close()
+        self._new.unlink(missing_ok=True)
+
+
+@contextmanager
+def new_lines(path: Path) -> Iterator[Lines]:
+    """Writes a file of JSON lines that appears when the block ends, and not where it fails."""
+    lines = Lines(path)
+    try:
+        yield lines
+    except BaseException:
+        lines.abort()
+        raise
+    lines.close()
+
+
+def read_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """What `new_lines` wrote. Raises `StoreError` for a damaged file."""
+    try:
+        with _opened(path) as file:
+            for line in file:
+                yield json.loads(line)
+    except (ValueError, EOFError) as error:
+        raise StoreError(f"{path} is damaged ({error}); remove the folder of its step and run it again") from error
+
+
+def read_documents(path: Path) -> Iterator[Document]:
+    for record in read_lines(path):
+        yield Document(id=record["id"], source=record["source"], language=record["language"], text=record["text"])
+
+
+def _zstandard() -> Any:
+    try:
+        import zstandard
+    except ModuleNotFoundError as error:
+        raise MissingPackageError("mmed-train corpus", ["zstandard"], "corpus") from error
+    return zstandard

@@ -1,0 +1,322 @@
+"""Runs the steps of a corpus: tasks over processes or a cluster, each done once, found again after a stop, told in a manifest.
+
+    OUTPUT/2-filter/settings.json       what decides on the step's bytes; another one is refused
+    OUTPUT/2-filter/tasks/00003.json    task 3 is done: what it counted, and the digests of its files
+    OUTPUT/2-filter/documents/...       what it wrote
+    OUTPUT/2-filter/manifest.json       all tasks are done: settings, versions, counts, digests
+
+Tasks run in processes of our own, or through datatrove's executors for Slurm and Ray.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Literal
+
+from mmed_train.corpus.config import STEPS, Corpus
+from mmedeval import __version__
+from mmedeval.errors import BackendError, MissingPackageError, MmedevalError, StoreError, UsageError
+
+ExecutorName = Literal["local", "slurm", "ray"]
+Counts = dict[str, Any]
+Work = Callable[[Corpus, int, Path, Sequence[Path]], Counts]
+"""Does one task: corpus, number of the task, the step's folder, the folders of the steps before. Returns what it counted."""
+SETTINGS, MANIFEST, TASKS, FAILED = "settings.json", "manifest.json", "tasks", "failed"
+SCRATCH = "scratch"
+"""A folder that the phases of a step share, gone when the step is done."""
+LOOK = 2.0
+"""Seconds between two looks at what a cluster has done."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """A part of a step, all of whose tasks must be done before the next part begins."""
+
+    name: str
+    work: Work
+    tasks: int
+    packages: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """`settings` is JSON-like: what decides on the step's output beside its input."""
+
+    name: str
+    phases: tuple[Phase, ...]
+    settings: Mapping[str, Any]
+    inputs: Callable[[], Mapping[str, Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One phase as datatrove's executors call it: any number of times, on any machine that sees the folders."""
+
+    corpus: Corpus
+    phase: Phase
+    folder: Path
+    before: tuple[Path, ...]
+
+    def __call__(self, _data: Any, rank: int, _world_size: int) -> None:
+        self.run(rank)
+
+    def run(self, rank: int) -> None:
+        done = self.done(rank)
+        if done.exists():
+            return
+        try:
+            with _sentences(self.folder):
+                counts = self.phase.work(self.corpus, rank, self.folder, self.before)
+                write_json(done, counts)
+        except MmedevalError as error:
+            write_json(self.folder / FAILED / done.name, {"kind": type(error).__name__, "message": str(error)})
+            raise
+
+    def done(self, rank: int) -> Path:
+        return self.folder / TASKS / f"{self.phase.name}{rank:05d}.json"
+
+    def left(self) -> list[int]:
+        return [rank for rank in range(self.phase.tasks) if not self.done(rank).exists()]
+
+
+def step_folder(corpus: Corpus, step: str) -> Path:
+    return corpus.output / f"{STEPS.index(step) + 1}-{step}"
+
+
+def run_step(
+    corpus: Corpus, step: Step, *, executor: ExecutorName = "local", workers: int | None = None, tell: Callable[[str], None]
+) -> Mapping[str, Any]:
+    """Does what is left of a step and returns its manifest.
+
+    Raises `StoreError` where its folder was made with other settings, and `UsageError` where a step before is not done.
+    """
+    folder = step_folder(corpus, step.name)
+    before = tuple(step_folder(corpus, each) for each in corpus.steps[: corpus.steps.index(step.name)])
+    if before and not (before[-1] / MANIFEST).exists():
+        name = corpus.steps[len(before) - 1]
+        raise UsageError(f"{step.name} needs what {name} writes; run: mmed-train corpus {name} {corpus.file}")
+    with _sentences(folder), _held(corpus.output):
+        settings = json.loads(json.dumps({"settings": step.settings, "inputs": step.inputs()}))
+        manifest = folder / MANIFEST
+        _same_settings(folder, settings)
+        if manifest.exists():
+            tell(f"{step.name}: done before")
+            return read_json(manifest)
+        write_json(folder / SETTINGS, settings)
+        for phase in step.phases:
+            task = Task(corpus=corpus, phase=phase, folder=folder, before=before)
+            _run_tasks(task, step.name, executor, workers, tell)
+        found: dict[str, Any] = {
+            **settings,
+            "step": step.name,
+            "versions": _versions(step),
+            "counts": merge(read_json(file) for file in sorted((folder / TASKS).glob("*.json")) if file.name[0] != "."),
+            "files": _digests(folder),
+        }
+        write_json(manifest, found)
+        shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+        return found
+
+
+def _same_settings(folder: Path, settings: Mapping[str, Any]) -> None:
+    file = folder / SETTINGS
+    if not file.exists():
+        return
+    stored = read_json(file)
+    different = sorted(_differences(stored, settings))
+    if different:
+        raise StoreError(
+            f"{folder} was made with another {', '.join(different[:3])}; "
+            "remove it and the steps behind it, or give another output"
+        )
+
+
+def _differences(stored: Any, now: Any, name: str = "") -> Iterator[str]:
+    if isinstance(stored, dict) and isinstance(now, dict):
+        for key in {*stored, *now}:
+            yield from _differences(stored.get(key), now.get(key), f"{name}.{key}" if name else key)
+    elif stored != now:
+        yield name.removeprefix("settings.")
+
+
+# --- tasks ---
+
+
+def _run_tasks(task: Task, step: str, executor: ExecutorName, workers: int | None, tell: Callable[[str], None]) -> None:
+    left = task.left()
+    if not left:
+        return
+    skipped = task.phase.tasks - len(left)
+    found = f", {skipped} were done before" if skipped else ""
+    tell(f"{step}{f' ({task.phase.name})' if task.phase.name else ''}: {len(left)} tasks{found}")
+    for rank in left:
+        (task.folder / FAILED / task.done(rank).name).unlink(missing_ok=True)
+    if executor == "local":
+        _run_here(task, left, workers or len(os.sched_getaffinity(0)), tell)
+    else:
+        _run_there(task, executor, workers, tell)
+    if missing := task.left():
+        raise _failure(task, missing)
+
+
+def _run_here(task: Task, left: Sequence[int], workers: int, tell: Callable[[str], None]) -> None:
+    if min(workers, len(left)) == 1:
+        for rank in left:
+            task.run(rank)
+        return
+    with ProcessPoolExecutor(min(workers, len(left)), mp_context=get_context("spawn")) as pool:
+        waiting: set[Future[None]] = {pool.submit(task.run, rank) for rank in left}
+        total = len(waiting)
+        try:
+            while waiting:
+                done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                if sys.stderr.isatty():
+                    tell(f"{total - len(waiting)} of {total}")
+        except BrokenProcessPool as error:
+            raise BackendError(
+                f"a process ended in the middle of a task (killed, or out of memory); what is done is stored, the same command "
+                f"goes on from there, with less memory at once under --workers {max(1, workers // 2)}"
+            ) from error
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _run_there(task: Task, executor: ExecutorName, workers: int | None, tell: Callable[[str], None]) -> None:
+    try:
+        from datatrove.executor import RayPipelineExecutor, SlurmPipelineExecutor
+    except ModuleNotFoundError as error:
+        raise MissingPackageError(f"--executor {executor}", ["datatrove"], "cluster") from error
+    logs = str(task.folder / "logs" / (task.phase.name or "tasks"))
+    if executor == "ray":
+        RayPipelineExecutor(pipeline=[task], tasks=task.phase.tasks, workers=workers or -1, logging_dir=logs).run()
+        return
+    asked = task.corpus.slurm
+    job = SlurmPipelineExecutor(
+        pipeline=[task],
+        tasks=task.phase.tasks,
+        workers=workers or -1,
+        time=asked.time,
+        partition=asked.partition,
+        cpus_per_task=asked.cpus_per_task,
+        mem_per_cpu_gb=asked.mem_per_cpu_gb,
+        job_name=f"mmed-train-{task.folder.name}",
+        mail_type="NONE",
+        logging_dir=logs,
+    )
+    job.run()
+    tell(f"job {job.job_id} is with Slurm; this command waits for it, and finds it again when it is stopped and given anew")
+    while task.left() and not any((task.folder / FAILED).glob("*.json")):
+        time.sleep(LOOK)
+
+
+def _failure(task: Task, missing: Sequence[int]) -> MmedevalError:
+    """What to tell of tasks that are not done: the first one's own words, where it left some."""
+    for rank in missing:
+        file = task.folder / FAILED / task.done(rank).name
+        if file.exists():
+            return BackendError(f"task {rank}: {read_json(file)['message']}")
+    return BackendError(f"{len(missing)} tasks of {task.folder.name} ended without a result; {task.folder / 'logs'} tells more")
+
+
+# --- files ---
+
+
+def merge(counts: Iterator[Counts]) -> Counts:
+    """Counts of several tasks as one: numbers are added, lists joined (the first 100 of each)."""
+    total: Counts = {}
+    for each in counts:
+        _add(total, each)
+    return total
+
+
+def _add(total: Counts, more: Mapping[str, Any]) -> None:
+    for name, value in more.items():
+        if isinstance(value, dict):
+            _add(total.setdefault(name, {}), value)
+        elif isinstance(value, list):
+            total[name] = [*total.get(name, []), *value][:100]
+        else:
+            total[name] = total.get(name, 0) + value
+
+
+def write_json(file: Path, value: Mapping[str, Any]) -> None:
+    """Under its name only when it is whole and on disk."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    new = file.with_name(f".{file.name}.part")
+    with new.open("w", encoding="utf-8") as handle:
+        json.dump(value, handle, ensure_ascii=False, indent=1, sort_keys=True)
+        handle.flush()
+        os.fsync(handle.fileno())
+    new.replace(file)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise StoreError(f"{file} is damaged ({error}); remove {file.parent} and run its step again") from error
+    return value
+
+
+def file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digests(folder: Path) -> dict[str, Any]:
+    kept = ("documents", "rejected", "shards", "removed")
+    found = sorted(path for name in kept for path in (folder / name).rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): {"bytes": path.stat().st_size, "sha256": file_digest(path)} for path in found}
+
+
+def _versions(step: Step) -> dict[str, str]:
+    names = sorted({name for phase in step.phases for name in phase.packages})
+    return {
+        "mmedeval": __version__,
+        "python": ".".join(map(str, sys.version_info[:3])),
+        **{name: version(name) for name in names},
+    }
+
+
+@contextmanager
+def _held(output: Path) -> Iterator[None]:
+    """The output for this process alone, as far as the file system can."""
+    output.mkdir(parents=True, exist_ok=True)
+    with (output / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise StoreError(f"{output} is being written by another mmed-train; wait for it, or give another output") from error
+        except OSError:
+            pass  # a file system without locks
+        yield
+
+
+@contextmanager
+def _sentences(folder: Path) -> Iterator[None]:
+    """What the file system refuses, as one sentence."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(
+                f"no space is left for {error.filename or folder}; make room, then give the same command: it goes on from there"
+            ) from error
+        raise StoreError(f"{error.filename or folder}: {error.strerror or error}") from error

@@ -1,0 +1,396 @@
+"""What the steps of a corpus do: a task takes its share, writes its own files, and returns what it counted."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mmed_train.corpus.config import LANGUAGES, Corpus, Source
+from mmed_train.corpus.decontaminate import TestItems
+from mmed_train.corpus.dedup import MinHash, choose, duplicates, pair, sign
+from mmed_train.corpus.documents import (
+    EXCERPT,
+    Document,
+    Lines,
+    Unit,
+    document_of,
+    files,
+    new_lines,
+    read_documents,
+    read_unit,
+    units,
+)
+from mmed_train.corpus.keywords import PAPER, Keywords, Rule, lexicon
+from mmed_train.corpus.language import identify
+from mmed_train.corpus.mixing import Mix, Mixture
+from mmed_train.corpus.quality import reasons as quality_reasons
+from mmed_train.corpus.run import MANIFEST, SCRATCH, Counts, Phase, Step, file_digest, read_json, step_folder
+from mmed_train.corpus.shards import SUFFIX, Kind, open_shards
+from mmed_train.corpus.tokenizing import TextEncoder, load_encoder, write_shard
+from mmedeval import Sample, TaskOptions, digest
+from mmedeval.catalog import Catalog
+from mmedeval.errors import DataError
+from mmedeval.host import make_host
+
+DOCUMENTS, REJECTED = "documents", "rejected"
+
+
+class Output:
+    """The files of one task: documents that go on, and those that do not, with the reason. Counts both by source and language."""
+
+    def __init__(self, kept: Lines, rejected: Lines) -> None:
+        self.kept, self.rejected = kept, rejected
+        self.counts: dict[str, dict[str, Any]] = {}
+        self.broken: list[str] = []
+
+    def keep(self, document: Document) -> None:
+        self.kept.add(asdict(document))
+        counts = self._counts(document.source, document.language)
+        counts["documents"] += 1
+        counts["characters"] += len(document.text)
+        # Documents of 2 ** (n - 1) up to 2 ** n characters.
+        counts["lengths"][str(len(document.text).bit_length())] += 1
+
+    def reject(self, document: Document, reason: str, detail: str = "") -> None:
+        self._counts(document.source, document.language)["rejected"][reason] += 1
+        told = {"id": document.id, "source": document.source, "language": document.language, "reason": reason}
+        self.rejected.add({**told, "detail": detail, "text": document.text[:EXCERPT]})
+
+    def unreadable(self, source: Source, where: str, reason: str, detail: str) -> None:
+        """Something that is no document."""
+        self._counts(source.name, source.language)["rejected"][reason] += 1
+        told = {"id": f"{source.name}/{where}", "source": source.name, "language": source.language, "reason": reason}
+        self.rejected.add({**told, "detail": detail[: 4 * EXCERPT], "text": ""})
+        if reason == "broken file":
+            self.broken.append(detail)
+
+    def _counts(self, source: str, language: str) -> dict[str, Any]:
+        return self.counts.setdefault(source, {}).setdefault(
+            language, {"documents": 0, "characters": 0, "lengths": Counter(), "rejected": Counter()}
+        )
+
+    def all_counts(self) -> Counts:
+        return {"sources": self.counts, "broken": self.broken}
+
+
+def _one_by_one(
+    documents: Iterable[Document],
+    folder: Path,
+    rank: int,
+    decide: Callable[[Document, Output], None],
+) -> Counts:
+    with ExitStack() as stack:
+        kept = stack.enter_context(new_lines(folder / DOCUMENTS / f"{rank:05d}.jsonl.zst"))
+        rejected = stack.enter_context(new_lines(folder / REJECTED / f"{rank:05d}.jsonl.zst"))
+        output = Output(kept, rejected)
+        for document in documents:
+            decide(document, output)
+    return output.all_counts()
+
+
+def documents_of(folder: Path, rank: int) -> Iterator[Document]:
+    """What a task of a step wrote."""
+    return read_documents(folder / DOCUMENTS / f"{rank:05d}.jsonl.zst")
+
+
+# --- extract ---
+
+
+def extract_step(corpus: Corpus) -> Step:
+    settings = {
+        "tasks": corpus.tasks,
+        "sources": [
+            {name: getattr(source, name) for name in ("name", "language", "format", "text", "id", "subset", "split")}
+            for source in corpus.sources
+        ],
+        "ocr": corpus.extract.ocr,
+    }
+    return Step(
+        name="extract",
+        phases=(Phase(name="", work=_extract, tasks=corpus.tasks),),
+        settings=settings,
+        inputs=lambda: _raw(corpus),
+    )
+
+
+def _raw(corpus: Corpus) -> dict[str, Any]:
+    """Digests of the files that documents come from; a dataset on the hub is known by its name."""
+    found: dict[str, Any] = {}
+    for source in corpus.sources:
+        if source.format == "hub":
+            found[source.name] = source.path
+            continue
+        paths = [corpus.output / "stdin" / f"{source.name}.jsonl"] if source.path == "-" else files(corpus, source)
+        found[source.name] = {path.name: file_digest(path) for path in paths}
+    return found
+
+
+def _extract(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
+    shares = [unit for source in corpus.sources for unit in units(corpus, source)]
+    mine = [unit for number, unit in enumerate(shares) if number % corpus.tasks == rank]
+    with ExitStack() as stack:
+        kept = stack.enter_context(new_lines(folder / DOCUMENTS / f"{rank:05d}.jsonl.zst"))
+        rejected = stack.enter_context(new_lines(folder / REJECTED / f"{rank:05d}.jsonl.zst"))
+        output = Output(kept, rejected)
+        for unit in mine:
+            _extract_unit(corpus, unit, output)
+    return output.all_counts()
+
+
+def _extract_unit(corpus: Corpus, unit: Unit, output: Output) -> None:
+    source = unit.source
+
+    def reject(where: str, reason: str, detail: str) -> None:
+        output.unreadable(source, where, reason, detail)
+
+    if source.format in ("pdf", "html"):
+        from mmed_train.corpus.extract import extract_html, extract_pdf
+
+        path = Path(unit.path)
+        try:
+            if source.format == "pdf":
+                found = extract_pdf(path, source.language, ocr=corpus.extract.ocr)
+            else:
+                found = extract_html(path.read_bytes(), source.language)
+        except DataError as error:
+            reject(unit.name, "broken file", str(error))
+            return
+        record = {source.text: found.text}
+        _take(unit, "0", record, output)
+        return
+    for place, record in read_unit(unit, reject):
+        _take(unit, place, record, output)
+
+
+def _take(unit: Unit, place: str, record: Mapping[str, Any], output: Output) -> None:
+    document = document_of(unit, place, record)
+    if isinstance(document, str):
+        output.unreadable(unit.source, f"{unit.name}:{place}", document, str(record)[:EXCERPT])
+    else:
+        output.keep(document)
+
+
+# --- filter ---
+
+
+def filter_step(corpus: Corpus) -> Step:
+    settings = {
+        "rules": {source.name: list(source.rules) for source in corpus.sources},
+        "hits": dict(corpus.filter.hits),
+        "share": dict(corpus.filter.share),
+        "lexicon": digest([lexicon(language) for language in LANGUAGES]),
+    }
+    phase = Phase(name="", work=_filter, tasks=corpus.tasks, packages=("pyahocorasick", "py3langid"))
+    return Step(name="filter", phases=(phase,), settings=settings, inputs=lambda: _before(corpus, "filter"))
+
+
+def _filter(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
+    rules = {source.name: source.rules for source in corpus.sources}
+    keywords: dict[str, Keywords] = {}
+
+    def medical(document: Document) -> bool:
+        language = document.language
+        if language not in keywords:
+            rule = PAPER[language]
+            rule = Rule(
+                distinct=corpus.filter.hits.get(language, rule.distinct), share=corpus.filter.share.get(language, rule.share)
+            )
+            keywords[language] = Keywords(language, rule=rule)
+        return keywords[language].medical(document.text)
+
+    def decide(document: Document, output: Output) -> None:
+        wanted = rules[document.source]
+        if "language" in wanted and (found := identify(document.text)) not in (document.language, None):
+            output.reject(document, "another language", str(found))
+        elif "quality" in wanted and (reasons := quality_reasons(document.text, document.language)):
+            output.reject(document, f"quality: {reasons[0]}", ", ".join(reasons))
+        elif "keywords" in wanted and not medical(document):
+            output.reject(document, "not medical")
+        else:
+            output.keep(document)
+
+    return _one_by_one(documents_of(before[-1], rank), folder, rank, decide)
+
+
+# --- dedup ---
+
+
+def dedup_step(corpus: Corpus) -> Step:
+    how = _minhash(corpus)
+    phases = (
+        Phase(name="sign", work=_sign, tasks=corpus.tasks, packages=("numpy",)),
+        Phase(name="pair", work=_pair, tasks=how.passes),
+        Phase(name="choose", work=_choose, tasks=1),
+        Phase(name="drop", work=_drop, tasks=corpus.tasks),
+    )
+    return Step(name="dedup", phases=phases, settings=asdict(how), inputs=lambda: _before(corpus, "dedup"))
+
+
+def _minhash(corpus: Corpus) -> MinHash:
+    return MinHash(seed=corpus.seed) if corpus.dedup.near else MinHash(bands=0, seed=corpus.seed)
+
+
+def _sign(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
+    texts = (document.text for document in documents_of(before[-1], rank))
+    sign(texts, folder / SCRATCH, rank, _minhash(corpus))
+    return {}
+
+
+def _pair(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
+    return {"pairs": pair(folder / SCRATCH, rank, _minhash(corpus))}
+
+
+def _choose(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
+    choose(folder / SCRATCH, _minhash(corpus))
+    return {}
+
+
+def _drop(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
+    gone = {each.place: each for each in duplicates(folder / SCRATCH, rank)}
+    place = itertools.count()
+
+    def decide(document: Document, output: Output) -> None:
+        duplicate = gone.get(next(place))
+        if duplicate is None:
+            output.keep(document)
+        else:
+            task, kept = duplicate.kept
+            output.reject(document, f"{duplicate.kind} duplicate", f"of document {kept} of task {task}, which stays")
+
+    return _one_by_one(documents_of(before[-1], rank), folder, rank, decide)
+
+
+# --- decontaminate ---
+
+
+def decontaminate_step(corpus: Corpus) -> Step:
+    def inputs() -> dict[str, Any]:
+        samples = _test_samples(corpus.decontaminate.tasks, str(_data_dir(corpus) or ""))
+        items = digest([[name, [[s.question, dict(s.options)] for s in found]] for name, found in samples.items()])
+        return {**_before(corpus, "decontaminate"), "test items": items}
+
+    settings = {"tasks": list(corpus.decontaminate.tasks)}
+    phase = Phase(name="", work=_decontaminate, tasks=corpus.tasks)
+    return Step(name="decontaminate", phases=(phase,), settings=settings, inputs=inputs)
+
+
+def _data_dir(corpus: Corpus) -> Path | None:
+    return corpus.inside(corpus.decontaminate.data_dir) if corpus.decontaminate.data_dir else None
+
+
+@cache
+def _test_samples(tasks: tuple[str, ...], data_dir: str) -> dict[str, list[Sample]]:
+    options = TaskOptions(data_dir=Path(data_dir)) if data_dir else TaskOptions()
+    loaded = [spec.load(options) for spec in Catalog(make_host()).select_tasks(tasks)]
+    return {task.name: list(task.samples("test")) for task in loaded}
+
+
+@cache
+def _test_items(tasks: tuple[str, ...], data_dir: str) -> TestItems:
+    """Once per process: a worker does many tasks."""
+    return TestItems(_test_samples(tasks, data_dir))
+
+
+def _decontaminate(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
+    items = _test_items(corpus.decontaminate.tasks, str(_data_dir(corpus) or ""))
+
+    def decide(document: Document, output: Output) -> None:
+        hits = items.hits(document.text)
+        if not hits:
+            output.keep(document)
+            return
+        told = (f"{hit.task}/{hit.item_id} ({hit.kind}, {hit.share:.0%}, at {hit.where[0]})" for hit in hits)
+        output.reject(document, f"holds test items of {hits[0].task}", "; ".join(told))
+
+    return _one_by_one(documents_of(before[-1], rank), folder, rank, decide)
+
+
+# --- tokenize ---
+
+SHARDS = "shards"
+
+
+def tokenize_step(corpus: Corpus) -> Step:
+    told = corpus.tokenize
+    settings = {"tokenizer": told.tokenizer, "revision": told.revision, "bos": told.bos, "eos": told.eos}
+
+    def inputs() -> dict[str, Any]:
+        return {**_before(corpus, "tokenize"), "tokenizer": _encoder(corpus).vocabulary.tokenizer}
+
+    phase = Phase(name="", work=_tokenize, tasks=corpus.tasks, packages=("tokenizers", "transformers"))
+    return Step(name="tokenize", phases=(phase,), settings=settings, inputs=inputs)
+
+
+def _encoder(corpus: Corpus) -> TextEncoder:
+    told = corpus.tokenize
+    folder = corpus.inside(told.tokenizer)
+    return load_encoder(folder if folder.is_dir() else told.tokenizer, bos=told.bos, eos=told.eos)
+
+
+def _tokenize(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
+    kinds = ((each.text, Kind(source=each.source, language=each.language)) for each in documents_of(before[-1], rank))
+    header, empty = write_shard(kinds, _encoder(corpus), folder / SHARDS / f"{rank:05d}{SUFFIX}", replace=True)
+    counts: dict[str, Any] = {}
+    for each in header.counts:
+        told = {"documents": each.documents, "tokens": each.tokens, "rejected": {}}
+        counts.setdefault(each.kind.source, {})[each.kind.language] = told
+    return {"sources": counts, "without a token": empty}
+
+
+# --- mix ---
+
+
+def mix_step(corpus: Corpus) -> Step:
+    mix = _mix(corpus)
+    settings = {"window": corpus.mix.window, "seed": corpus.seed, **asdict(mix), "most_epochs": str(mix.most_epochs)}
+    phase = Phase(name="", work=_count_mix, tasks=1)
+    return Step(name="mix", phases=(phase,), settings=settings, inputs=lambda: _before(corpus, "mix"))
+
+
+def _mix(corpus: Corpus) -> Mix:
+    told = corpus.mix
+    return Mix(
+        weights=told.weights,
+        temperature=told.temperature,
+        epochs={source.name: source.epochs for source in corpus.sources if source.epochs != 1.0},
+        tokens=told.tokens,
+        caps=told.caps,
+        most_epochs=told.most_epochs,
+    )
+
+
+def _count_mix(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
+    """What the first epoch takes. The windows themselves are read out of the shards: there is nothing to write."""
+    kinds = open_shards([before[-1] / SHARDS]).counts
+    mixture = Mixture(
+        {kind: each.tokens for kind, each in kinds.items()}, _mix(corpus), window=corpus.mix.window, seed=corpus.seed
+    )
+    found: dict[str, Any] = {}
+    for kind, realised in mixture.realised(0).items():
+        found.setdefault(kind.source, {})[kind.language] = asdict(realised)
+    return {"windows": len(mixture), "sources": found}
+
+
+# --- all ---
+
+
+def _before(corpus: Corpus, step: str) -> dict[str, Any]:
+    """What a step reads: the files of the step before, by the digest of their digests."""
+    name = corpus.steps[corpus.steps.index(step) - 1]
+    return {name: digest(read_json(step_folder(corpus, name) / MANIFEST)["files"])}
+
+
+STEP_MAKERS: Mapping[str, Callable[[Corpus], Step]] = {
+    "extract": extract_step,
+    "filter": filter_step,
+    "dedup": dedup_step,
+    "decontaminate": decontaminate_step,
+    "tokenize": tokenize_step,
+    "mix": mix_step,
+}
