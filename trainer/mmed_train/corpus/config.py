@@ -11,7 +11,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Final, get_args, get_origin, get_type_hints
 
-from mmedeval.errors import DataError, UnknownNameError
+from mmedeval import DataError, UnknownNameError
 
 LANGUAGES: Final = ("en", "zh", "ja", "fr", "ru", "es")
 FORMATS: Final = ("jsonl", "parquet", "text", "pdf", "html", "hub")

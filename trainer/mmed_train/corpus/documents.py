@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from mmedeval.errors import DataError, MissingPackageError, StoreError
+from mmedeval import DataError, MissingPackageError, StoreError
 
 if TYPE_CHECKING:
     from mmed_train.corpus.config import Corpus, Source

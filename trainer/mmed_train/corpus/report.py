@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mmed_train.corpus.config import LANGUAGES, Corpus
 from mmed_train.corpus.run import MANIFEST, read_json, step_folder
+from mmedeval import MissingPackageError, UsageError
 from mmedeval.console import make_console, make_table, print_table
-from mmedeval.errors import MissingPackageError, UsageError
 
 DOCUMENT_STEPS = ("extract", "filter", "dedup", "decontaminate")
 MORE = 1.25

@@ -29,8 +29,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmed_train.corpus.config import STEPS, Corpus
-from mmedeval import __version__
-from mmedeval.errors import BackendError, MissingPackageError, MmedevalError, StoreError, UsageError
+from mmedeval import BackendError, MissingPackageError, MmedevalError, StoreError, UsageError
 
 ExecutorName = Literal["local", "slurm", "ray"]
 Counts = dict[str, Any]
@@ -288,11 +287,8 @@ def _digests(folder: Path) -> dict[str, Any]:
 
 def _versions(step: Step) -> dict[str, str]:
     names = sorted({name for phase in step.phases for name in phase.packages})
-    return {
-        "mmedeval": __version__,
-        "python": ".".join(map(str, sys.version_info[:3])),
-        **{name: version(name) for name in names},
-    }
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"python": python, **{name: version(name) for name in ("mmedeval", *names)}}
 
 
 @contextmanager

@@ -33,9 +33,8 @@ from mmed_train.corpus.quality import reasons as quality_reasons
 from mmed_train.corpus.run import MANIFEST, SCRATCH, Counts, Phase, Step, file_digest, read_json, step_folder
 from mmed_train.corpus.shards import SUFFIX, Kind, open_shards
 from mmed_train.corpus.tokenizing import TextEncoder, load_encoder, write_shard
-from mmedeval import Sample, TaskOptions, digest
+from mmedeval import DataError, Sample, TaskOptions, digest
 from mmedeval.catalog import Catalog
-from mmedeval.errors import DataError
 from mmedeval.host import make_host
 
 DOCUMENTS, REJECTED = "documents", "rejected"
