@@ -1,0 +1,1 @@
+"""From raw text to clean token shards: the steps of `mmed-train corpus`."""
