@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Kept between checkouts: environments that take minutes to make.
 CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mmedeval
 
-.PHONY: demo test test-gguf test-vllm lint bench clean
+.PHONY: demo test test-gguf test-vllm lint bench load clean
 
 demo: .venv/.installed  ## The main job, offline: a small model with random weights on the embedded questions
 	@test -f .demo/model/config.json || $(BIN)/python -m mmedeval_hf.tiny .demo/model
@@ -27,6 +27,9 @@ lint: .venv/.installed  ## Style and types
 
 bench: .venv/.installed  ## Speed against lm-eval, which gets an environment of its own; about 50 minutes on two cores
 	$(BIN)/python benchmarks/run.py
+
+load: .venv/.installed  ## Traffic to a server that misbehaves; about three minutes
+	$(BIN)/python benchmarks/load.py
 
 .venv/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -145,16 +145,18 @@ async def _bare(server: Server, requests: Sequence[GenerateRequest], concurrency
     return texts
 
 
-def speed(server: Server, count: int, concurrency: int) -> dict[str, list[float]]:
-    """Both ways by turns, so that both meet the same machine."""
-    found: dict[str, list[float]] = {"ours": [], "bare": []}
+def speed(server: Server, count: int, concurrency: int) -> dict[str, list[tuple[float, float]]]:
+    """Requests per second, and CPU milliseconds of this process per request, both ways by turns: both meet the same machine."""
+    found: dict[str, list[tuple[float, float]]] = {"ours": [], "bare": []}
     for each in (ours, bare):
         each(server, questions(count // 10, "warming up"), concurrency)
     for number in range(ROUNDS):
         requests = questions(count, f"round {number}")
         for each in (ours, bare) if number % 2 else (bare, ours):
             server.call("/forget", {})
-            found[each.__name__].append(each(server, requests, concurrency))
+            begun = time.process_time()
+            rate = each(server, requests, concurrency)
+            found[each.__name__].append((rate, (time.process_time() - begun) / count * 1000))
     return found
 
 
@@ -166,12 +168,15 @@ def main() -> None:
     count, concurrency = given.requests, given.concurrency
     kinds = (*PASSING, *FINAL)
     with local_server() as server:
-        print(f"## Without faults, {concurrency} in flight, {count} requests, requests per second\n")
-        found = speed(server, count, concurrency)
-        for name, rates in found.items():
-            print(f"{name}: {', '.join(f'{each:.0f}' for each in rates)}; median {statistics.median(rates):.0f}")
-        print(f"share: {statistics.median(found['ours']) / statistics.median(found['bare']):.1%}\n")
-        for words, rate, total in (("in all", 0.05 / len(kinds), count), ("of each kind", 0.05, count // 5)):
+        print(f"## Without faults, {concurrency} in flight, {count // ROUNDS} requests a round\n")
+        medians = {}
+        for name, rounds in speed(server, count // ROUNDS, concurrency).items():
+            rates, costs = zip(*rounds, strict=True)
+            medians[name] = statistics.median(rates)
+            said = ", ".join(f"{rate:.0f}" for rate in rates)
+            print(f"{name}: {said} requests/s, median {medians[name]:.0f}; {statistics.median(costs):.2f} ms of CPU a request")
+        print(f"share: {medians['ours'] / medians['bare']:.1%}\n")
+        for words, rate, total in (("in all", 0.05 / len(kinds), count), ("of each kind", 0.05, count // 20)):
             print(f"## 5 % faults {words}, {len(kinds)} kinds, {concurrency} in flight\n")
             for name, value in faults(server, total, dict.fromkeys(kinds, rate), concurrency).items():
                 print(f"{name}: {value:.1f}" if isinstance(value, float) else f"{name}: {value}")

@@ -56,7 +56,10 @@ class Backend:
         """Raises `ModelError` where this model cannot do what the run will ask, before anything is computed."""
 
     def keep_in(self, folder: Path) -> None:
-        """Names the run's folder before anything is asked: there a backend may keep what it must find again after a stop."""
+        """Names a folder of the run before anything is asked: there a backend may keep what it must find again after a stop.
+
+        It may not exist yet.
+        """
 
     def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[Generation | Failure]:
         raise ModelError(f"{type(self).__name__} cannot generate text")

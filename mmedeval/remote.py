@@ -17,20 +17,23 @@ import random
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Literal, TypeVar
 
 from mmedeval.errors import BackendError, MmedevalError, ModelError
 from mmedeval.types import Failure, FailureKind, Request, Response, Usage
 
 R = TypeVar("R", bound=Request)
+C = TypeVar("C")
 
 FIRST_LIMIT = 8
 """So many requests are in flight at first; one more with every answer, as TCP does it (slow start)."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0
 """Seconds before a try is repeated: a random part of FIRST_PAUSE, doubled each time ("full jitter")."""
+FIRST_REST = 0.1
+"""Seconds without any request after a "too many" that names none; doubled with each further one until an answer comes."""
 PATIENCE = 600.0
 """A server that wants to be left alone for more seconds ends the run; it goes on later with the same command."""
 FIRST_RETRIES = 2
@@ -39,9 +42,8 @@ SAME_REFUSALS = 20
 """So many refusals and no answer at all: it is not the requests."""
 OUTAGE = 3
 """So many requests given up one after the other: the server is gone."""
-UNREAD = 1000
-"""So many answers may wait to be stored."""
-
+DELIVERY = 0.01
+"""Seconds between two deliveries to the reader: to wake him for each of many responses costs both threads time."""
 Verdict = Literal["unreachable", "passing", "busy", "refused", "hopeless"]
 
 
@@ -118,7 +120,7 @@ def ask_all(
     server: str,
     talk: Talk,
     most: Callable[[R], float] | None = None,
-) -> Iterator[Response]:
+) -> Generator[Response, None, None]:
     """Asks all requests and yields their responses as they arrive.
 
     `session` opens the client inside the event loop and gives the coroutine that asks. `server` is a name for sentences.
@@ -132,10 +134,33 @@ def ask_all(
         while (arrived := line.arrived.get()) is not None:
             if isinstance(arrived, BaseException):
                 raise arrived
-            yield arrived
+            for response in arrived:
+                line.read += 1
+                yield response
     finally:
         line.stop()
         thread.join()
+
+
+@asynccontextmanager
+async def a_client_each(
+    open_client: Callable[[], AbstractAsyncContextManager[C]], ask: Callable[[C, R], Awaitable[Reply]]
+) -> AsyncIterator[Ask[R]]:
+    """A session in which each request that is in flight has a client, and so a connection, of its own.
+
+    A client of the httpx family that holds many connections looks at every one of them for every request.
+    """
+    async with AsyncExitStack() as stack:
+        idle: list[C] = []
+
+        async def ask_one(request: R) -> Reply:
+            client = idle.pop() if idle else await stack.enter_async_context(open_client())
+            try:
+                return await ask(client, request)
+            finally:
+                idle.append(client)
+
+        yield ask_one
 
 
 def wait_of(headers: Mapping[str, str]) -> float | None:
@@ -178,9 +203,15 @@ class _Line(Generic[R]):
     server: str
     talk: Talk
     most: Callable[[R], float] | None
-    arrived: queue.SimpleQueue[Response | BaseException | None] = field(default_factory=queue.SimpleQueue)
+    arrived: queue.SimpleQueue[list[Response] | BaseException | None] = field(default_factory=queue.SimpleQueue)
+    gathered: list[Response] = field(default_factory=list)
+    finished: int = 0
+    read: int = 0
     reserved: float = 0.0
+    open: int = 0
     answered_at: float = -math.inf
+    finished_at: float = 0.0
+    delivered_at: float = -math.inf
     gave_up: int = 0
 
     def __post_init__(self) -> None:
@@ -191,15 +222,17 @@ class _Line(Generic[R]):
 
     def work(self) -> None:
         """The thread: asks all, and puts what arrives, or what ended it, into `arrived`; at last `None`."""
+        ended: BaseException | None = None
         try:
             asyncio.run(self._ask_all())
         except asyncio.CancelledError:
             pass
         except BaseExceptionGroup as group:
-            self.arrived.put(_first(group))
+            ended = _first(group)
         except BaseException as error:  # noqa: BLE001  # raised again in the thread that reads
-            self.arrived.put(error)
-        self.arrived.put(None)
+            ended = error
+        self._deliver()
+        self.arrived.put(ended)
 
     def stop(self) -> None:
         self._stopping = True
@@ -214,6 +247,7 @@ class _Line(Generic[R]):
         self._running = asyncio.get_running_loop(), task
         if self._stopping or not self.requests:
             return
+        self.finished_at = asyncio.get_running_loop().time()
         async with self.session() as ask:
             # The first one alone: a wrong key is told once, not once per request in flight.
             await self._start(self.requests[0])
@@ -225,26 +259,35 @@ class _Line(Generic[R]):
 
     async def _start(self, request: R) -> None:
         """Waits until the next request may be asked: there is room for it, money, and a reader for its answer."""
-        while self.arrived.qsize() > UNREAD:
-            await asyncio.sleep(0.005)
+        # No more answers wait to be stored, and would be lost by a kill, than may be in flight.
+        while self.finished - self.read >= self.traffic.concurrency:
+            await asyncio.sleep(DELIVERY)
+        # No more requests wait for their next try either: where all fail, not all are begun.
+        while self.open >= 2 * self.traffic.concurrency:
+            await self._next_settled()
         limit = self.traffic.max_cost
         if limit is not None and self.most is not None:
             most = self.most(request)
             while self.talk.cost + self.reserved + most > limit:
-                if not self.gate.busy:
+                if not self.open:
                     raise BackendError(
                         f"stopped before spending more than --max-cost {limit:g}: {self.talk.cost:.4f} dollars are spent and the "
                         f"next request may cost {most:.4f}; the same command goes on from there, with the same limit anew"
                     )
-                self.settled.clear()
-                await self.settled.wait()
+                await self._next_settled()
             self.reserved += most
+        self.open += 1
         await self.gate.enter()
+
+    async def _next_settled(self) -> None:
+        self.settled.clear()
+        await self.settled.wait()
 
     async def _settle(self, ask: Ask[R], request: R) -> None:
         """Tries one request until it has an answer, or will not get one. It is inside the gate when this begins."""
-        begun = asyncio.get_running_loop().time()
+        failed_at = math.inf
         for number in itertools.count(1):
+            await self.gate.rest()
             started = asyncio.get_running_loop().time()
             self.talk.counts["tries"] += 1
             try:
@@ -254,36 +297,53 @@ class _Line(Generic[R]):
                 trouble = Trouble("passing", f"no whole answer within {self.traffic.timeout:g} s")
             except Trouble as error:
                 trouble = error
+                if trouble.verdict == "busy":
+                    self.gate.slower(started, trouble.pause)
             else:
                 self._answer(request, reply)
                 return
             finally:
                 self.gate.leave()
             self.talk.counts[trouble.verdict] += 1
-            if trouble.verdict == "busy":
-                self.gate.slower(started, trouble.pause or 0.0)
-            if self._ends(request, trouble, number, begun):
+            failed_at = min(failed_at, asyncio.get_running_loop().time())
+            if self._ends(request, trouble, number, failed_at):
                 return
+            self.talk.cost += trouble.usage.cost or 0.0
             self.talk.counts["repeated"] += 1
             await asyncio.sleep(_pause(number, trouble.pause))
-            await self.gate.enter()
+            await self.gate.enter(again=True)
 
     def _answer(self, request: R, reply: Reply) -> None:
         now = asyncio.get_running_loop().time()
         self.answered_at, self.gave_up = now, 0
-        self.gate.faster(now + reply.rest)
+        self.gate.faster(now + min(reply.rest, PATIENCE))
         self.talk.counts["answered"] += 1
         self._finish(request, reply.response)
 
     def _finish(self, request: R, response: Response) -> None:
         self.talk.cost += response.usage.cost or 0.0
         self.talk.in_flight_at_most = self.gate.most
+        self.open -= 1
         if self.traffic.max_cost is not None and self.most is not None:
-            self.reserved -= self.most(request)
-        self.arrived.put(response)
+            # Nothing open, nothing reserved: a sum of many floats and its parts does not come back to 0 by itself.
+            self.reserved = self.reserved - self.most(request) if self.open else 0.0
+        # Wall time is shared out: from one answer to the next.
+        before, self.finished_at = self.finished_at, asyncio.get_running_loop().time()
+        response = replace(response, usage=replace(response.usage, seconds=self.finished_at - before))
+        self.finished += 1
+        self.gathered.append(response)
+        wait = self.delivered_at + DELIVERY - self.finished_at
+        if wait <= 0:
+            self._deliver()
+        elif len(self.gathered) == 1:
+            asyncio.get_running_loop().call_later(wait, self._deliver)
         self.settled.set()
 
-    def _ends(self, request: R, trouble: Trouble, tries: int, begun: float) -> bool:
+    def _deliver(self) -> None:
+        self.arrived.put(self.gathered)
+        self.gathered, self.delivered_at = [], self.finished_at
+
+    def _ends(self, request: R, trouble: Trouble, tries: int, failed_at: float) -> bool:
         """Whether a request without an answer is done with. Raises where the whole run is."""
         silent = self.answered_at == -math.inf
         if trouble.verdict == "hopeless":
@@ -302,9 +362,9 @@ class _Line(Generic[R]):
         most = min(FIRST_RETRIES, self.traffic.retries) if silent and trouble.verdict == "unreachable" else self.traffic.retries
         if tries <= most:
             return False
-        self.gave_up += self.answered_at < begun
-        # One request may be what the server stumbles over; several in a row, with no answer in between, are an outage.
-        if silent or self.gave_up >= OUTAGE:
+        # One request may be what the server stumbles over, also the first; several, and no answer meanwhile, are an outage.
+        self.gave_up += self.answered_at < failed_at
+        if (silent and trouble.verdict == "unreachable") or self.gave_up >= OUTAGE:
             since = "has answered nothing" if silent else "answers no more"
             raise BackendError(
                 f"{self.server} {since} ({trouble}); what was answered is stored, the same command goes on from there"
@@ -322,22 +382,28 @@ class _Gate:
         self.limit = min(self.ceiling, FIRST_LIMIT)
         self.busy = self.most = 0
         self._growing = True
+        self._rests = 0
         self._not_before = self._slowed_at = -math.inf
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    async def enter(self) -> None:
-        loop = asyncio.get_running_loop()
-        while True:
-            if (pause := self._not_before - loop.time()) > 0:
-                await asyncio.sleep(pause)
-            elif self.busy < int(self.limit):
-                self.busy += 1
-                self.most = max(self.most, self.busy)
-                return
+    async def enter(self, *, again: bool = False) -> None:
+        """Waits for a place. A request that is tried again goes before all new ones."""
+        if self._waiting or self.busy >= int(self.limit):
+            turn = asyncio.get_running_loop().create_future()
+            if again:
+                self._waiting.appendleft(turn)
             else:
-                turn = loop.create_future()
                 self._waiting.append(turn)
-                await turn
+            await turn  # the place is kept for it
+        else:
+            self.busy += 1
+        self.most = max(self.most, self.busy)
+
+    async def rest(self) -> None:
+        """Waits while the server is to be left alone."""
+        loop = asyncio.get_running_loop()
+        while (pause := self._not_before - loop.time()) > 0:
+            await asyncio.sleep(pause)
 
     def leave(self) -> None:
         self.busy -= 1
@@ -346,24 +412,29 @@ class _Gate:
     def faster(self, not_before: float) -> None:
         """After an answer; `not_before` is when the server wants the next request (loop time)."""
         self.limit = min(self.ceiling, self.limit + (1.0 if self._growing else 1.0 / self.limit))
+        self._rests = 0
         self._not_before = max(self._not_before, not_before)
         self._wake()
 
-    def slower(self, started: float, pause: float) -> None:
+    def slower(self, started: float, pause: float | None) -> None:
         """After a "too many". Once for all that were in flight together: a try from before the last cut tells nothing new."""
         now = asyncio.get_running_loop().time()
-        self._not_before = max(self._not_before, now + min(pause, PATIENCE))
         if started >= self._slowed_at:
             self.limit = max(1.0, self.limit / 2)
             self._slowed_at, self._growing = now, False
+            # Without a rest the next requests would only use up their tries.
+            rest = min(LONGEST_PAUSE, FIRST_REST * 2.0**self._rests) * random.uniform(0.5, 1)
+            self._rests += 1
+            self._not_before = max(self._not_before, now + rest)
+        if pause is not None:
+            self._not_before = max(self._not_before, now + min(pause, PATIENCE))
 
     def _wake(self) -> None:
-        room = int(self.limit) - self.busy
-        while room > 0 and self._waiting:
+        while self._waiting and self.busy < int(self.limit):
             turn = self._waiting.popleft()
             if not turn.done():  # its request was not cancelled
+                self.busy += 1
                 turn.set_result(None)
-                room -= 1
 
 
 def _pause(tries: int, asked: float | None) -> float:

@@ -6,8 +6,8 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -299,18 +299,22 @@ def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, fold
     asked = {request.id for request in todo}
     answered: set[str] = set()
     try:
-        for response in _responses(backend, todo):
-            if response.request_id in answered or response.request_id not in asked:
-                raise PluginError(f"{plan.model} answered {response.request_id!r}, which was not asked or is answered already")
-            answered.add(response.request_id)
-            task, sample, request = context[response.request_id]
-            result = interpret(response, request, task.task, sample, prepared.protocol, hook.mmedeval_parse_answer)
-            if not plan.save_requests:
-                result = dataclasses.replace(result, prompt=None)
-            if len(answered) == 1:
-                folder.note_runtime(_runtime(backend, before))
-            folder.append(result)
-            hook.mmedeval_sample_finished(plan=plan, result=result)
+        # Closed at once when something fails: a backend that talks to a server asks, and pays, no further.
+        with closing(_responses(backend, todo)) as responses:
+            for response in responses:
+                if response.request_id in answered or response.request_id not in asked:
+                    raise PluginError(
+                        f"{plan.model} answered {response.request_id!r}, which was not asked or is answered already"
+                    )
+                answered.add(response.request_id)
+                task, sample, request = context[response.request_id]
+                result = interpret(response, request, task.task, sample, prepared.protocol, hook.mmedeval_parse_answer)
+                if not plan.save_requests:
+                    result = dataclasses.replace(result, prompt=None)
+                if len(answered) == 1:
+                    folder.note_runtime(_runtime(backend, before))
+                folder.append(result)
+                hook.mmedeval_sample_finished(plan=plan, result=result)
         if len(answered) < len(todo):
             missing = next(request.id for request in todo if request.id not in answered)
             raise PluginError(f"{plan.model} gave no answer to {len(todo) - len(answered)} requests, the first is {missing!r}")
@@ -365,7 +369,7 @@ def _runtime(backend: Backend, before: Mapping[str, Any]) -> dict[str, Any]:
     return {**runtime, **({"warnings": list(dict.fromkeys(warnings))} if warnings else {})}
 
 
-def _responses(backend: Backend, requests: Sequence[Request]) -> Iterator[Response]:
+def _responses(backend: Backend, requests: Sequence[Request]) -> Generator[Response, None, None]:
     if not requests:
         return
     scored = [request for request in requests if isinstance(request, LoglikelihoodRequest)]

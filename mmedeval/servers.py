@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ SERVER_ARGUMENTS: Mapping[str, str] = {
 """The `--model-arg` pairs that `ServerOptions` reads; a backend offers those that hold for it."""
 
 MILLION = 1_000_000
+_VERSION = r"-latest|[-@]\d{8}|-\d{4}(-\d\d-\d\d)?"
 BATCH_FACTOR = 0.5
 
 
@@ -66,12 +68,14 @@ class ServerOptions:
         variable, file = arguments.get("key_env", key_env), arguments.get("key_file")
         if file and "key_env" in arguments:
             raise UsageError("--model-arg key_file and key_env name two places for the key; leave one out")
+        place = f"the file {file}" if file else f"the environment variable {variable}"
+        key = _read_key(Path(file)) if file else os.environ.get(variable, "").strip()
         max_cost = _number(arguments, "max_cost")
         prices = _prices(Path(arguments["prices"])) if "prices" in arguments else {}
         return cls(
             base_url=_checked_url(url, source) if url else None,
-            key=_key(Path(file)) if file else os.environ.get(variable, "").strip() or None,
-            key_place=f"the file {file}" if file else f"the environment variable {variable}",
+            key=_checked_key(key, place) if key else None,
+            key_place=place,
             traffic=Traffic(
                 concurrency=_whole(arguments, "concurrency", Traffic().concurrency, least=1),
                 retries=_whole(arguments, "retries", Traffic().retries, least=0),
@@ -83,14 +87,14 @@ class ServerOptions:
         )
 
     def price(self, model: str, known: Mapping[str, Price]) -> Price | None:
-        """The user's price for a model, else the one that the backend knows: of the longest name that the model's begins with.
+        """The user's price for a model, else the one that the backend knows.
 
-        Providers put a date behind a model's name. Raises `UsageError` where costs are limited and no price is known.
+        Raises `UsageError` where costs are limited and no price is known.
         """
         for table in (self.prices, known if self.base_url is None else {}):
-            names = [name for name in table if model == name or model.startswith(f"{name}-")]
-            if names:
-                return table[max(names, key=len)]
+            name = name_in(table, model)
+            if name is not None:
+                return table[name]
         if self.traffic.max_cost is not None:
             raise UsageError(
                 f"--max-cost {self.traffic.max_cost:g} needs the price of {model}, which is not known; give it with "
@@ -111,6 +115,14 @@ class ServerOptions:
         return text.replace(self.key, "[key]") if self.key else text
 
 
+def name_in(names: Iterable[str], model: str) -> str | None:
+    """The name in a table that a model goes by: its own, or its own without the date, or "latest", that providers put behind it.
+
+    Nothing else may stand there: `x-5-mini` is not `x-5`, and costs something else.
+    """
+    return next((name for name in names if re.fullmatch(rf"{re.escape(name)}({_VERSION})?", model)), None)
+
+
 def _checked_url(url: str, source: str) -> str:
     # The address stands in records, so nothing secret may be part of it: it is not repeated here either.
     try:
@@ -125,13 +137,22 @@ def _checked_url(url: str, source: str) -> str:
     return url.rstrip("/")
 
 
-def _key(file: Path) -> str:
+def _read_key(file: Path) -> str:
     try:
         key = file.expanduser().read_text(encoding="utf-8").strip()
     except (OSError, ValueError, RuntimeError) as error:
         raise UsageError(f"--model-arg key_file={file} cannot be read: {error}") from error
     if not key or len(key.splitlines()) > 1:
         raise UsageError(f"--model-arg key_file={file} does not hold one line with the key alone")
+    return key
+
+
+def _checked_key(key: str, place: str) -> str:
+    # It goes into a header, which takes no other characters; what it is stays unsaid.
+    if not all("!" <= char <= "~" for char in key):
+        raise UsageError(
+            f"{place} holds a key with a space or a character outside of ASCII; copy the key again, and nothing else"
+        )
     return key
 
 

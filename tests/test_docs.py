@@ -9,6 +9,7 @@ from pathlib import Path
 import click
 import pytest
 
+from mmed_train.cli import cli as train_cli
 from mmedeval.catalog import Catalog
 from mmedeval.cli import cli
 from mmedeval.host import make_host
@@ -39,20 +40,25 @@ def test_the_documentation_shows_every_protocol() -> None:
 
 
 def commands_shown() -> list[str]:
-    """Every `mmedeval ...` line in a shell block of the README and the documentation."""
+    """Every `mmedeval ...` and `mmed-train ...` line in a shell block of the README and the documentation."""
     found = []
     for file in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
         for block in re.findall(r"```sh\n(.*?)```", file.read_text(encoding="utf-8"), re.DOTALL):
-            found += [line for line in block.splitlines() if line.startswith("mmedeval ")]
+            found += [line for line in block.splitlines() if line.startswith(("mmedeval ", "mmed-train "))]
     return found
 
 
 @pytest.mark.parametrize("line", commands_shown())
 def test_a_command_shown_in_the_documentation_can_be_given(line: str) -> None:
-    name, *arguments = shlex.split(line, comments=True)[1:]
-    command = cli.get_command(click.Context(cli), name)
+    program, *arguments = shlex.split(line, comments=True)
+    command: click.Command | None = {"mmedeval": cli, "mmed-train": train_cli}[program]
+    context: click.Context | None = None
+    while isinstance(command, click.Group):
+        name, *arguments = arguments
+        context = click.Context(command, parent=context)
+        command = command.get_command(context, name)
     assert command is not None
-    command.make_context(name, arguments)
+    command.make_context(line, arguments)
 
 
 def test_the_settings_shown_in_the_readme_are_options(tmp_path: Path) -> None:

@@ -159,6 +159,7 @@ def consult(catalog: Any, settings: Settings, questions: Sequence[Question], sto
     ]
     with open_judge(catalog, settings) as backend:
         backend.check(chat=True)
+        backend.keep_in(store.file.with_suffix(""))
         cost = backend.most_cost(requests)
         paid = "" if cost is None else f", for at most {cost:.2f} US dollars"
         catalog.tell(f"{settings.model} will be asked {len(requests)} times{paid}")

@@ -263,6 +263,25 @@ def test_a_backend_that_answers_what_is_stored_already_is_told_and_the_stored_an
     assert read_samples(tmp_path / "run")[0].output == "Answer: C"
 
 
+def test_a_run_that_ends_early_asks_no_more_while_its_error_is_still_looked_at(tmp_path: Path) -> None:
+    ended: list[str] = []
+
+    class Asking(ScriptedBackend):
+        def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[Generation | Failure]:
+            try:
+                yield from super().generate(requests)
+            finally:
+                ended.append("asking")
+
+        def close(self) -> None:
+            ended.append("backend")
+
+    backend = Asking(write=lambda request: Generation(request_id=request.id, text="Answer: A"))
+    with pytest.raises(RunStopped):
+        run(PLAN, offer(backend, mmedeval_sample_finished=stopping_after(2)), tmp_path / "run")
+    assert ended == ["asking", "backend"]
+
+
 def test_a_backend_that_breaks_keeps_what_it_had_answered(tmp_path: Path) -> None:
     def write(request: GenerateRequest) -> Generation:
         if number(request) == 4:

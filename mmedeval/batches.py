@@ -1,0 +1,338 @@
+"""Asks a provider's batch interface: cheaper, within a day, and what was submitted is found again after a stop.
+
+For backends. What OpenAI and Anthropic do alike is here (parts that fit, a memory in the run folder, waiting, fetching by key);
+what they do differently is a `BatchService`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import queue
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Generic, Never, Protocol, TypeVar
+
+from mmedeval.errors import BackendError, ModelError, StoreError, UsageError
+from mmedeval.remote import PATIENCE, Talk, Traffic, Trouble
+from mmedeval.types import Failure, Request, Response, digest
+
+R = TypeVar("R", bound=Request)
+R_contra = TypeVar("R_contra", bound=Request, contravariant=True)
+T = TypeVar("T")
+
+FILE = "batches.json"
+FORMAT = 1
+FIRST_LOOK, LONGEST_LOOK = 1.0, 60.0
+"""Seconds between two looks at a batch: few at first, half as many again each time."""
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+"""Seconds before a call that failed is repeated: doubled each time."""
+ENVELOPE = 400
+"""Bytes that key and address take in an entry, at most."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry:
+    """One request of a batch: a key of 64 characters, 0-9a-f, that comes back with the answer, and what the model is asked."""
+
+    key: str
+    body: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Submission:
+    """A batch, as it is remembered. `batch` is the provider's name for it: `None` while it is on its way there.
+
+    `label` is ours, another one for each submission; `begun` is in seconds since 1970, by the clock here.
+    """
+
+    label: str
+    begun: float
+    keys: tuple[str, ...]
+    batch: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """How a batch stands. `ended`: nothing more will be answered, and `why` says how that came ("expired", "was cancelled").
+
+    `refused` is the provider's reason for taking none of it.
+    """
+
+    ended: bool
+    why: str = "ended"
+    refused: str | None = None
+
+
+class BatchService(Protocol[R_contra]):
+    """What a provider does in its own way. Calls block; what goes wrong with one they raise as `Trouble`."""
+
+    @property
+    def most_requests(self) -> int:
+        """So many requests fit into a batch."""
+
+    @property
+    def most_bytes(self) -> int:
+        """So many bytes fit into a batch."""
+
+    def body(self, request: R_contra) -> Mapping[str, Any]:
+        """What the model is asked, JSON-like, the same each time."""
+
+    def submit(self, entries: Sequence[Entry], label: str) -> str:
+        """Submits a batch and returns the provider's name for it. Nothing may begin after `Traffic.timeout`: nobody waits."""
+
+    def find(self, submission: Submission) -> str | None:
+        """The provider's name for a batch that was perhaps submitted, before a stop or a broken connection told."""
+
+    def status(self, batch: str) -> Status: ...
+
+    def results(self, batch: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        """The keys and results of a batch that has ended, in any order; from the start with each call."""
+
+    def read(self, request: R_contra, result: Mapping[str, Any]) -> Response:
+        """The response that a result holds; raises `Trouble` where it holds none, which becomes a `Failure`."""
+
+
+def ask_in_batches(
+    requests: Sequence[R],
+    service: BatchService[R],
+    *,
+    folder: Path,
+    traffic: Traffic,
+    server: str,
+    talk: Talk,
+    most: Callable[[R], float] | None = None,
+) -> Iterator[Response]:
+    """Submits the requests that no batch remembered in `folder` holds, waits, and yields all responses as batches end.
+
+    A submission is written down before it is sent and again when it has its name, so that nothing is submitted twice, whenever
+    the process is stopped. It is forgotten when all its responses were taken: a request that failed is then asked anew by the
+    next run. `most` bounds a request's cost from above, in US dollars, for `traffic.max_cost`. Raises `ModelError` for what the
+    provider refuses, `UsageError` for what may cost too much, and `BackendError` where it cannot be reached.
+    """
+    desk: _Desk[R] = _Desk(service=service, book=_Book(folder / FILE), traffic=traffic, server=server, talk=talk)
+    desk.find_lost()
+    asked: dict[str, R] = {}
+    missing: list[Entry] = []
+    known = {key for submission in desk.book.submissions for key in submission.keys}
+    for request in requests:
+        body = service.body(request)
+        key = digest([request.id, body])
+        asked[key] = request
+        if key not in known:
+            missing.append(Entry(key=key, body=body))
+    if most is not None and traffic.max_cost is not None:
+        bound = sum(most(asked[entry.key]) for entry in missing)
+        if bound > traffic.max_cost:
+            raise UsageError(
+                f"--max-cost {traffic.max_cost:g}: a batch cannot be stopped on the way, and this one of {len(missing)} requests "
+                f"may cost up to {bound:.2f} dollars; raise the limit, or ask for less with --limit or --max-tokens"
+            )
+    for part in _parts(missing, service.most_requests, service.most_bytes):
+        desk.submit(part)
+    yield from desk.collect(asked)
+
+
+def _parts(entries: Sequence[Entry], most_requests: int, most_bytes: int) -> Iterator[list[Entry]]:
+    """The entries in their order, in as few parts as their limits allow."""
+    part: list[Entry] = []
+    held = 0
+    for entry in entries:
+        size = len(json.dumps(entry.body).encode()) + ENVELOPE
+        if part and (len(part) == most_requests or held + size > most_bytes):
+            yield part
+            part, held = [], 0
+        part.append(entry)
+        held += size
+    if part:
+        yield part
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Desk(Generic[R]):
+    """One call of `ask_in_batches`."""
+
+    service: BatchService[R]
+    book: _Book
+    traffic: Traffic
+    server: str
+    talk: Talk
+
+    def find_lost(self) -> None:
+        """Gives submissions that were cut off their names, or forgets them where they never arrived."""
+        for submission in [each for each in self.book.submissions if each.batch is None]:
+            batch = self._call(partial(self.service.find, submission), "looking for a batch")
+            if batch is None:
+                self.book.drop(submission)
+            else:
+                self.book.name(submission, batch)
+
+    def submit(self, entries: Sequence[Entry]) -> None:
+        submission = Submission(label=uuid.uuid4().hex, begun=time.time(), keys=tuple(entry.key for entry in entries))
+        self.book.add(submission)
+
+        in_doubt = False
+
+        def once() -> str:
+            nonlocal in_doubt
+            if in_doubt and (batch := self.service.find(submission)) is not None:
+                return batch
+            # It may arrive without our knowing: an answer that was cut off, or takes too long, says nothing.
+            in_doubt = True
+            try:
+                return self.service.submit(entries, submission.label)
+            except Trouble as trouble:
+                in_doubt = trouble.verdict == "passing"
+                raise
+
+        try:
+            batch = self._call(once, "submitting a batch")
+        except ModelError:
+            self.book.drop(submission)
+            raise
+        self.book.name(submission, batch)
+
+    def collect(self, asked: Mapping[str, R]) -> Iterator[Response]:
+        """Waits for all remembered batches and yields what they say to the requests that are asked, by key."""
+        waiting = list(self.book.submissions)
+        look = FIRST_LOOK
+        while waiting:
+            for submission in waiting.copy():
+                assert submission.batch is not None
+                wanted = {key: asked[key] for key in submission.keys if key in asked}
+                if wanted:
+                    status = self._status(submission.batch)
+                    if status.refused is not None:
+                        self.book.drop(submission)
+                        raise ModelError(f"{self.server} refused the batch {submission.batch}: {status.refused}")
+                    if not status.ended:
+                        continue
+                    yield from self._fetch(submission.batch, wanted, status)
+                waiting.remove(submission)
+                self.book.drop(submission)
+            if waiting:
+                time.sleep(look)
+                look = min(LONGEST_LOOK, look * 1.5)
+
+    def _status(self, batch: str) -> Status:
+        try:
+            return self._call(partial(self.service.status, batch), f"looking at the batch {batch}")
+        except ModelError as error:
+            raise ModelError(f"{error}; to submit its requests anew, delete {self.book.file}") from None
+
+    def _fetch(self, batch: str, wanted: Mapping[str, R], status: Status) -> Iterator[Response]:
+        left = dict(wanted)
+        for number in itertools.count(1):
+            try:
+                results = self.service.results(batch)
+                while (found := self._within_time(partial(next, results, None))) is not None:
+                    key, result = found
+                    if key in left:
+                        yield self._finished(self._read(left.pop(key), result))
+                break
+            except Trouble as trouble:
+                self._pause(trouble, number, f"fetching the batch {batch}")
+        for request in left.values():
+            message = f"the batch {batch} {status.why} without an answer to it"
+            yield self._finished(Failure(request_id=request.id, kind="backend", message=message))
+
+    def _read(self, request: R, result: Mapping[str, Any]) -> Response:
+        try:
+            return self.service.read(request, result)
+        except Trouble as trouble:
+            return Failure(request_id=request.id, kind=trouble.kind, message=str(trouble), usage=trouble.usage)
+
+    def _finished(self, response: Response) -> Response:
+        self.talk.cost += response.usage.cost or 0.0
+        return response
+
+    def _call(self, call: Callable[[], T], what: str) -> T:
+        for number in itertools.count(1):
+            self.talk.counts["tries"] += 1
+            try:
+                return self._within_time(call)
+            except Trouble as trouble:
+                self._pause(trouble, number, what)
+        raise AssertionError("never reached")
+
+    def _within_time(self, call: Callable[[], T]) -> T:
+        """What a call gives. One that takes longer than a try may take is left alone; it ends with its connection."""
+        done: queue.SimpleQueue[Callable[[], T]] = queue.SimpleQueue()
+
+        def work() -> None:
+            try:
+                value = call()
+                done.put(lambda: value)
+            except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits
+                done.put(partial(_raise, error))
+
+        threading.Thread(target=work, name=f"a call of {self.server}", daemon=True).start()
+        try:
+            outcome = done.get(timeout=self.traffic.timeout)
+        except queue.Empty:
+            raise Trouble("passing", f"no whole answer within {self.traffic.timeout:g} s") from None
+        return outcome()
+
+    def _pause(self, trouble: Trouble, tries: int, what: str) -> None:
+        """Waits until a call may be repeated. Raises where that would not help."""
+        self.talk.counts[trouble.verdict] += 1
+        if trouble.verdict in ("hopeless", "refused"):
+            raise ModelError(f"{self.server}, {what}: {trouble}") from None
+        if tries > self.traffic.retries or (trouble.pause or 0.0) > PATIENCE:
+            raise BackendError(
+                f"{self.server} does not answer, {what} ({trouble}); batches that were submitted go on there, the same command "
+                "fetches them"
+            ) from None
+        self.talk.counts["repeated"] += 1
+        time.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (tries - 1)) if trouble.pause is None else trouble.pause)
+
+
+def _raise(error: BaseException) -> Never:
+    raise error
+
+
+class _Book:
+    """The batches that were submitted and not fetched whole, in a file that is written anew with each change."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.submissions = self._load()
+
+    def add(self, submission: Submission) -> None:
+        self._store((*self.submissions, submission))
+
+    def name(self, submission: Submission, batch: str) -> None:
+        self._store(tuple(replace(each, batch=batch) if each == submission else each for each in self.submissions))
+
+    def drop(self, submission: Submission) -> None:
+        self._store(tuple(each for each in self.submissions if each != submission))
+
+    def _load(self) -> tuple[Submission, ...]:
+        try:
+            stored = json.loads(self.file.read_text(encoding="utf-8"))
+            if stored["format"] != FORMAT:
+                raise ValueError(f"format {stored['format']}")
+            return tuple(Submission(**{**each, "keys": tuple(each["keys"])}) for each in stored["batches"])
+        except FileNotFoundError:
+            return ()
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(
+                f"{self.file} is damaged ({type(error).__name__}: {error}); look at the provider's page for batches that still "
+                "run, then delete the file"
+            ) from error
+
+    def _store(self, submissions: tuple[Submission, ...]) -> None:
+        self.submissions = submissions
+        self.file.parent.mkdir(exist_ok=True)
+        new = self.file.with_name(f"{FILE}.new")
+        with new.open("w", encoding="utf-8") as handle:
+            json.dump({"format": FORMAT, "batches": [asdict(each) for each in submissions]}, handle)
+            handle.flush()
+            os.fsync(handle.fileno())
+        new.replace(self.file)

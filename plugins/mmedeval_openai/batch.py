@@ -1,0 +1,129 @@
+"""The provider's batch interface, as `mmedeval.batches` asks for it."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import openai
+
+from mmedeval import GenerateRequest, LoglikelihoodRequest, Response
+from mmedeval.batches import Entry, Status, Submission
+from mmedeval.remote import Trouble
+from mmedeval_openai.troubles import as_trouble, status_trouble
+
+ENDPOINT: Final = "/v1/chat/completions"
+LABEL = "mmedeval"
+"""Under this name a batch carries our label, by which one is found whose name never arrived here."""
+RECENT = 100
+
+
+class OpenAIBatches:
+    """Files of JSON lines go up, files of JSON lines come down. `body` and `read` are those of single requests."""
+
+    most_requests = 50_000
+    most_bytes = 190_000_000  # of 200 MB
+
+    def __init__(
+        self,
+        client: openai.OpenAI,
+        *,
+        body: Callable[[Any], Mapping[str, Any]],
+        read: Callable[[Any, Mapping[str, Any]], Response],
+        key_place: str,
+        redact: Callable[[str], str],
+        seconds: float,
+    ) -> None:
+        self.client, self.key_place, self.redact, self.seconds = client, key_place, redact, seconds
+        self._body, self._read = body, read
+
+    def body(self, request: GenerateRequest | LoglikelihoodRequest) -> Mapping[str, Any]:
+        return self._body(request)
+
+    def submit(self, entries: Sequence[Entry], label: str) -> str:
+        asked = ({"custom_id": each.key, "method": "POST", "url": ENDPOINT, "body": each.body} for each in entries)
+        lines = "".join(json.dumps(each) + "\n" for each in asked).encode()
+        begun = time.monotonic()
+        file = self._json(
+            lambda: self.client.files.with_raw_response.create(file=("batch.jsonl", lines), purpose="batch"),
+        )
+        if time.monotonic() - begun > self.seconds:
+            # Nobody waits for this batch any more: it may have been submitted anew.
+            raise Trouble("passing", f"the file of the batch took more than {self.seconds:g} s")
+        batch = self._json(
+            lambda: self.client.batches.with_raw_response.create(
+                input_file_id=str(file["id"]), endpoint=ENDPOINT, completion_window="24h", metadata={LABEL: label}
+            )
+        )
+        return str(batch["id"])
+
+    def find(self, submission: Submission) -> str | None:
+        # The newest come first; a process that stopped in between left its batch among the last few.
+        recent = self._json(lambda: self.client.batches.with_raw_response.list(limit=RECENT))["data"]
+        return next((str(each["id"]) for each in recent if (each.get("metadata") or {}).get(LABEL) == submission.label), None)
+
+    def status(self, batch: str) -> Status:
+        told = self._about(batch)
+        state = told["status"]
+        if state == "failed":
+            errors = (told.get("errors") or {}).get("data") or []
+            return Status(
+                ended=True, refused=self.redact("; ".join(str(each.get("message")) for each in errors)) or "no reason given"
+            )
+        words = {"completed": "ended", "expired": "expired", "cancelled": "was cancelled"}
+        return Status(ended=state in words, why=words.get(state, "goes on"))
+
+    def results(self, batch: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        told = self._about(batch)
+        counts = told.get("request_counts") or {}
+        for name, expected in (("output_file_id", counts.get("completed")), ("error_file_id", None)):
+            if file := told.get(name):
+                lines = [line for line in self._content(str(file)).splitlines() if line.strip()]
+                if len(lines) < (expected or 0):
+                    # Cut at the end of a line it would look whole.
+                    raise Trouble("passing", f"{len(lines)} of {expected} answers arrived")
+                for line in lines:
+                    result = _object(line)
+                    yield str(result.get("custom_id")), result
+
+    def read(self, request: GenerateRequest | LoglikelihoodRequest, result: Mapping[str, Any]) -> Response:
+        try:
+            if error := result.get("error"):
+                raise Trouble("refused", f"{error.get('code')}: {error.get('message')}")
+            answer = result["response"]
+            if answer["status_code"] != 200:
+                raise status_trouble(answer["status_code"], {}, answer["body"], key_place=self.key_place)
+            return self._read(request, answer["body"])
+        except (KeyError, TypeError, AttributeError):
+            raise Trouble("refused", "the batch holds no answer of the format that was asked for") from None
+        except Trouble as trouble:
+            raise Trouble(trouble.verdict, self.redact(str(trouble)), kind=trouble.kind, usage=trouble.usage) from None
+
+    def _about(self, batch: str) -> Mapping[str, Any]:
+        return self._json(lambda: self.client.batches.with_raw_response.retrieve(batch))
+
+    def _content(self, file: str) -> bytes:
+        return bytes(self._called(lambda: self.client.files.with_raw_response.content(file)).http_response.content)
+
+    def _json(self, call: Callable[[], Any]) -> Mapping[str, Any]:
+        return _object(self._called(call).http_response.content)
+
+    def _called(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except openai.OpenAIError as error:
+            trouble = as_trouble(error, key_place=self.key_place)
+            # Not even a traceback may show what the server repeated.
+            raise Trouble(trouble.verdict, self.redact(str(trouble)), kind=trouble.kind, pause=trouble.pause) from None
+
+
+def _object(content: bytes) -> Mapping[str, Any]:
+    try:
+        value = json.loads(content)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise Trouble("passing", "the answer is no JSON object") from None
+    return value

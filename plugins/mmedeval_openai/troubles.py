@@ -1,0 +1,65 @@
+"""What goes wrong at the server or on the way to it, as `Trouble`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import httpx2
+import openai
+
+from mmedeval.remote import Trouble, trouble_of
+from mmedeval.text import first_line
+
+NO_CONNECTION = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol)
+NO_MONEY = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active")
+NO_MODEL = ("model_not_found", "DeploymentNotFound", "unsupported_model")
+TOO_LONG = ("context_length_exceeded", "string_above_max_length", "exceed_context_size_error")
+TOO_LONG_WORDS = ("maximum context length", "context length", "context window", "context size", "prompt is too long")
+FILTERED = ("content_filter", "content_policy_violation", "invalid_prompt")
+BAD_PARAMETER = ("unsupported_parameter", "unsupported_value", "unknown_parameter")
+HINTS = {
+    "max_tokens": "--model-arg max_tokens_name=max_completion_tokens may help",
+    "max_completion_tokens": "--model-arg max_tokens_name=max_tokens may help",
+    "temperature": "--model-arg temperature=false may help",
+    "reasoning_effort": "leave out --model-arg reasoning_effort",
+    "logprobs": "leave out --model-arg logprobs",
+    "top_logprobs": "leave out --model-arg logprobs",
+}
+LONGEST_MESSAGE = 600
+
+
+def as_trouble(error: openai.OpenAIError, *, key_place: str) -> Trouble:
+    """What an error of the SDK means."""
+    if isinstance(error, openai.APIStatusError):
+        return status_trouble(error.status_code, error.response.headers, error.body, key_place=key_place)
+    cause = error.__cause__ or error
+    if isinstance(cause, NO_CONNECTION):
+        return Trouble("unreachable", f"no connection: {first_line(cause)}")
+    if isinstance(error, openai.APIConnectionError):
+        return Trouble("passing", f"the connection broke: {type(cause).__name__}: {first_line(cause)}")
+    return Trouble("hopeless", f"{type(error).__name__}: {first_line(error)}")
+
+
+def status_trouble(status: int, headers: Mapping[str, str], body: Any, *, key_place: str) -> Trouble:
+    """What a status and the server's words mean; `body` is its JSON, or what stands there under "error"."""
+    if isinstance(body, dict) and isinstance(body.get("error"), dict | str):
+        body = body["error"]
+    told: Mapping[str, Any] = body if isinstance(body, dict) else {}
+    codes = {str(told.get(name)) for name in ("code", "type")}
+    words = str(told.get("message") or told.get("detail") or (body if isinstance(body, str) and "<" not in body else ""))
+    nothing = "there is nothing at this address; most end in /v1" if status == 404 else "the server says nothing else"
+    message = f"HTTP {status}: {words[:LONGEST_MESSAGE] or nothing}"
+    if codes & {*NO_MONEY, *NO_MODEL}:
+        return Trouble("hopeless", message)
+    if status < 500 and status != 429:
+        if codes & {*FILTERED}:
+            return Trouble("refused", message, kind="refused")
+        if codes & {*TOO_LONG} or any(each in words.lower() for each in TOO_LONG_WORDS):
+            return Trouble("refused", message, kind="too_long")
+        if codes & {*BAD_PARAMETER}:
+            hint = HINTS.get(str(told.get("param")))
+            return Trouble("hopeless", f"{message}; {hint}" if hint else message)
+    if status in (401, 403):
+        return Trouble("hopeless", f"{message}; the key is from {key_place}")
+    return trouble_of(status, headers, message)

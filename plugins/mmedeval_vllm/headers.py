@@ -1,0 +1,36 @@
+"""What the headers of a folder's safetensors files tell: the sizes of tensors, and their precision."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from mmedeval import ModelError
+from mmedeval.model_files import ModelFolder
+from mmedeval.text import first_line
+
+# The floating-point types of safetensors that vLLM can compute in, in its words.
+PRECISIONS: Mapping[str, str] = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+
+
+def shapes(folder: ModelFolder, *, adapter: bool) -> Mapping[str, Sequence[int]]:
+    """Name -> sizes of every tensor of the model, or of the adapter."""
+    return {name: tensor.get_shape() for name, tensor in _tensors(folder, adapter=adapter)}
+
+
+def stored_precision(folder: ModelFolder) -> str | None:
+    """That of the first tensor with one that vLLM computes in; transformers goes by it where the configuration is silent."""
+    kinds = (tensor.get_dtype() for _, tensor in _tensors(folder, adapter=False))
+    return next((PRECISIONS[kind] for kind in kinds if kind in PRECISIONS), None)
+
+
+def _tensors(folder: ModelFolder, *, adapter: bool) -> Iterator[tuple[str, Any]]:
+    for name in folder.files:
+        if name.endswith(".safetensors") and name.startswith("adapter_") == adapter:
+            try:
+                with safe_open(folder.path / name, "np") as file:
+                    yield from [(key, file.get_slice(key)) for key in file.keys()]  # noqa: SIM118
+            except (OSError, SafetensorError) as error:
+                raise ModelError(f"{folder.path / name} cannot be read: {first_line(error)}; copy the file again") from error
