@@ -72,7 +72,7 @@ BEST: Final = _words(r"""
     de primera línea|de choix|classique|à retenir
     más (?:probable|adecuad[ao]|apropiad[ao]|indicad[ao]|compatible|acertad[ao]|plausible)|mejor|de (?:primera )?elección
     наиболее (?:вероят|подходящ|точн|правильн|соответств|обоснован|корректн)\w{1,6}|лучш\w{1,3}|перв\w{2} линии|вероятнее всего
-    zh: 最(?:有?可能|佳|合适|适合|恰当|符合|好|适宜|应|优|为)|首选|首先考虑|可能性[最较更]?[大高]
+    zh: 最(?:有?可能|佳|合适|适合|恰当|符合|好|适宜|宜|应|优|为)|首选|首先考虑|可能性[最较更]?[大高]
     ja: 最も(?:可能性|考え|適|疑|一致|当て|妥当|優先)|最適|第一選択|挙げられ
 """)
 # These say "right" by themselves behind a mention, without a verb before them.
@@ -184,6 +184,12 @@ ALL_RIGHT: Final = _phrases(r"""
     zh: (?:すべて|全て|全部)(?:の選択肢)?[がは]?(?:正しい|正解|当てはまる|該当する)
 """)
 TEMPTS: Final = re.compile(r"(?:を|と|だと)(?:選び|答え|考え|思い)(?:がち|やすい|たくな|そうに)|が(?:紛らわ|まぎらわ)")
+# In front of the only option that is left.
+LEFT_WITH: Final = (
+    r"\bleft with|\bwhich leaves(?: us with)?|\bne reste(?: donc| plus)? qu(?:e|')|(?:^|[.;,] ?)reste(?: donc)?|残るのは|残るは"
+    r"|剩下的?(?:只有|是|就是)?|\b(?:остаётся|остается)(?: только| лишь)?"
+    r"|\b(?:solo |sólo )?(?:nos |me )?queda(?: solo| sólo| únicamente)?"
+)
 LEFT: Final = _phrases(r"""
     by (?:exclusion|elimination)|only one (?:left|that remains|remaining)|remaining (?:one|option|choice|answer)
     (?:one|option|answer) (?:left|that remains)|leaves (?:only )?one

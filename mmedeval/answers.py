@@ -32,6 +32,8 @@ _TAIL: Final = 12_000
 _MOST_LETTERS: Final = 1_500
 _MOST_MENTIONS: Final = 300
 _REACH: Final = 220
+# A sentence that names one option's text so often has lost its way.
+_STUCK: Final = 5
 # Where another question is looked for.
 _CONTINUED: Final = 100_000
 
@@ -94,6 +96,7 @@ _IS_THE: Final = _re(
 )
 _END_OF_ALL: Final = re.compile(r"\W{0,3}$|である|です|だ。| qu[e']| la que")
 _ONLY: Final = _re(rf"(?:{p.ONLY}) ?(?:the |l[ae]s? |l'|el )?$")
+_LEFT_WITH: Final = _re(rf"(?:{p.LEFT_WITH}) ?(?:the |l[ae]s? |l'|el )?$")
 _HEADING: Final = _re(_ANSWER_OR_RIGHT)
 _ANSWER_WORD: Final = _re(p.ANSWER.any)
 _ODD_WORD: Final = _re(p.WRONG.any)
@@ -101,7 +104,7 @@ _ODD_WORD: Final = _re(p.WRONG.any)
 _ASKED_ODD: Final = re.compile(r"(?:誤って|間違って|適切で|正しく)\w{0,6}(?:もの|選択肢|記述)(?:を|は|として)")
 _NEGATED: Final = _re(r"\b(?:not|non|no|не) $|[不非]$")
 _SO_WORD: Final = _re(p.SO.any)
-_CONCLUDES: Final = _re(rf"[^\w\ue000-\ue01f]{{0,4}}(?:\w{{2,9}},? )?(?:{p.SO.any})")
+_CONCLUDES: Final = _re(rf"[^\w\ue000-\ue01f]{{0,4}}(?:c'est |\w{{2,9}},? )?(?:{p.SO.any})")
 _SO_BEHIND: Final = _re(rf"^(?: (?!and|et|y|и)\w{{1,9}})?,? (?:{p.SO.spaced})\b")
 _SO_BEFORE: Final = _re(rf"(?:{p.SO.any})[ ,:]{{0,3}}(?:the |la |le |el |l')?$")
 _IS_ODD: Final = _re(
@@ -200,6 +203,7 @@ _NEXT_QUESTION: Final = re.compile(
     r"[-*( ]{0,4}[AaАа][.．、)）:：*][^\n]{0,300}\n{1,2}"
     r"[-*( ]{0,4}[BbБбВ][.．、)）:：*]"
 )
+_ASKS: Final = re.compile(r"[?？]|_{2}|[(（][ 　]{0,9}[)）]|最|哪|何|どれ")
 # Behind an answer these begin another question; before one they may be headings of the reasoning.
 _NEXT_TASK: Final = _re(
     r"\n[-*_#\[ ]{0,6}(?:next |another |下一[道个]?|次の|siguiente |prochaine? |следующ\w\w )?(?:q|question|example"
@@ -293,7 +297,9 @@ _ABOUT: Final = (
 # "A, B and C", whose "and" makes an end: in "A and B, C" the last begins something else.
 _COMMA: Final = rf"(?: ?[,、/&+·・] ?(?:de |d'|du |des )?(?:the |l[ae]s? |el |l')?| ?;(?= ?{_M}{{1,3}} ?(?:[;.。\n]|$)) ?)"
 _AND: Final = rf"(?:{_COMMA}(?:{p.AND}) | (?:{p.AND}) (?:de |d'|du |des )?(?:l[ae]s? |el |l')?| ?(?:{p.AND_UNSPACED}) ?)"
-_TEXT_AND_LETTER: Final = _re(rf"({_T})([\"'」]? ?[(\[] ?)(?:{p.OPTION.any})? ?({_L})(?:{p.OPTION_BEHIND})? ?[)\]]")
+_TEXT_AND_LETTER: Final = _re(
+    rf"({_T})([\"'」]? ?[(\[] ?)(?:{p.OPTION.any}|{p.ANSWER.any})? ?({_L})(?:{p.OPTION_BEHIND})? ?[)\]]"
+)
 _LETTER_AND_TEXT: Final = _re(rf"""
     ({_L})([ .):,、;=—"'(\[「『«-]{{0,5}}(?:の|という|的|(?:the|el|les?|l[ao]s?|l'|une?
     |an?) ?)?["'「『(«]?)({_T})["'」』)»]?
@@ -459,7 +465,9 @@ def final_part(text: str) -> str | None:
     for next_one in (_NEXT_TURN, _NEXT_QUESTION, _NEXT_TASK):
         begins = next_one.search(text, 0, _CONTINUED)
         before = text[: begins.start()] if begins else ""
-        answers = next_one is not _NEXT_TASK or _ANSWERED.search(f"{before[:_REACH]}\n{before[-_REACH:]}")
+        # A numbered step of the reasoning may stand before the options, too.
+        asks = next_one is _NEXT_TURN or (next_one is _NEXT_QUESTION and begins is not None and _ASKS.search(begins.group()))
+        answers = asks or _ANSWERED.search(f"{before[:_REACH]}\n{before[-_REACH:]}")
         text = before if before.strip() and answers else text
     return text
 
@@ -671,7 +679,8 @@ def _with_letters(text: str, options: Mapping[str, str], language: str) -> str:
                 label or (behind.startswith(")") and re.search(r"[.;,!?] $", before)) or re.search("[○〇◯×✕✗✘✓✔❌✅] ?$", before)
             )
             ends = labels_text or _LOWER_END.match(behind)
-            put = (is_named or _LISTED_BEFORE.search(before)) and ends
+            article = behind.startswith(")") and re.search(r"\b[Ll]a $", before) is not None
+            put = article or ((is_named or _LISTED_BEFORE.search(before)) and ends)
             follows = re.match(" ?(?:[はがをとのもやかで、。項选项肢]|また|およ|及び)", behind)
             cjk = follows and not re.search(rf"[{_WORD}]$", before)
             labels = label and re.match(r"[).:]| ?[○〇◯×✕✗✘✓✔❌✅]| ?[,、・/] ?[a-j]\b", behind)
@@ -724,7 +733,7 @@ def _without_menus(text: str, most: int) -> str:
         is_heading = (heading.endswith(":") or len(heading) < 30) and not re.search("^[-•]|[.?!。]$", heading)
         if is_heading and _HEADING.search(heading) and not p.MENU.search(heading):
             return (" " if heading.endswith(":") else ": ") + "".join(marks)
-        if len(found.group()) == len(text) and 1 < len(marks) < most:
+        if 1 < len(marks) < most and (len(found.group()) == len(text) or (found.start() == 0 and "\n" not in found.group())):
             return "".join(marks)
         return found.group() if len(marks) == 1 or len(found.group()) == len(text) else ""
 
@@ -737,14 +746,19 @@ def _script(sentence: str) -> str:
 
 def _claims(at: int, sentences: Sequence[str], none: frozenset[str], *, several: bool) -> Iterator[_Claim]:
     sentence, is_last = sentences[at], at == len(sentences) - 1
+    denied_here: frozenset[str] = frozenset()
     for denied in re.finditer(f"{_D}{{1,16}}", sentence):
         yield _Claim(at=at, letters=_letters(denied.group()), force=_Force.WRONG)
+        denied_here |= _letters(denied.group())
     script, concluding = _script(sentence), _CONCLUDES.match(sentence) is not None
     # "Why B?" asks for the reasons of an answer.
     asked = re.search(r"\?[\"')]?$|吗。?$|か。$", sentence) is not None
     is_why = _WHY.fullmatch(sentence.strip()) is not None
     alone = len(re.findall(f"{_M}{{1,16}}", sentence)) == 1
     last = 0
+    marks = re.findall(_M, sentence)
+    if len(marks) >= _STUCK and len({*marks}) == 1 and ord(marks[0]) >= _TEXT:
+        return
     for group in re.finditer(f"{_M}{{1,16}}", sentence):
         before = sentence[max(0, group.start() - 2 * _REACH) : group.start()]
         pre = sentence[max(last, group.start() - _REACH) : group.start()]
@@ -767,6 +781,9 @@ def _claims(at: int, sentences: Sequence[str], none: frozenset[str], *, several:
             force = _Force.VOID
         if replies and force == _Force.NAMED:
             force = _Force.RIGHT
+        if text_only and force == _Force.RIGHT and _letters(group.group()) <= denied_here:
+            # "Angina is best treated with nitrates, so C is out": best is something else.
+            force = _Force.VOID
         if several and force == _Force.ANSWER and not (_STATES.search(pre) or _IS_ANSWER.search(post[:70])):
             # "I choose A" may be one choice of several; only "the answer is A" is known to be all of it.
             force = _Force.RIGHT
@@ -837,7 +854,9 @@ def _force(pre: str, post: str, script: str, *, text_only: bool) -> _Force:
     leads = any(phrase.search(pre) for phrase in (_SO_IT_IS, _BARE_ANSWER)) or p.RETRACTS.search(pre + chr(_LETTER))
     if leads and _ENDS.match(post):
         return _Force.ANSWER
-    backed = not wrong.search(pre) and (_BEST_IS.search(pre) or _ONLY.search(pre) or (not text_only and _BACKS.search(pre)))
+    backed = _LEFT_WITH.search(pre) or (
+        not wrong.search(pre) and (_BEST_IS.search(pre) or _ONLY.search(pre) or (not text_only and _BACKS.search(pre)))
+    )
     return _Force.RIGHT if backed else verdict
 
 
@@ -1006,6 +1025,9 @@ def _judged(view: _View) -> _Reading:
     odd = _named_in(claim for claim in view.claims if claim.force == _Force.ODD) - good
     if len(odd) == 1:
         return odd
+    ends_odd = not view.several and view.claims[-1:] and view.claims[-1].letters == bad and view.claims[-1].concluding
+    if len(bad) == 1 and ends_odd and len(good) > 1 and good == options - bad:
+        return bad
     if len(bad) == 1 and view.claims[0].letters == bad:
         # The only option that is called wrong is what the text is about, or the others are right.
         is_topic = len(view.sentences) > 2 and _TOPIC.match(view.sentences[0]) and _named_in(view.claims) == bad

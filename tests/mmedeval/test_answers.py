@@ -149,6 +149,18 @@ OPTIONS = {
 # What models write, and the letters that a careful person reads in it.
 OUTPUTS = {
     "English": [
+        (
+            "B",
+            "Renal colic does not cause dyspnoea. Aortic dissection would show a pulse deficit, and acute pericarditis a "
+            "rub. We are left with pulmonary embolism.",
+        ),
+        (
+            "C",
+            "1. The pain is worse when lying down. It eases on leaning forward.\n2. So a serous membrane is "
+            "inflamed.\n\nThe options:\nA. Renal colic: flank pain.\nB. Pulmonary embolism: dyspnoea.\nC. Acute "
+            "pericarditis: as here.\nD. Aortic dissection: tearing.\n\nAnswer: C",
+        ),
+        ("", "Renal colic gives renal colic and renal colic gives renal colic and renal colic gives renal colic"),
         ("B", "B"),
         ("B", "Answer: B"),
         ("B", "(b)"),
@@ -425,6 +437,8 @@ OUTPUTS = {
         ("C", "It is uncertain. Maybe."),
     ],
     "Chinese": [
+        ("B", "急性胃炎首选抑酸治疗，排除A；胆囊结石多在右上腹，排除C；D和E均有腹膜刺激征，可排除。故最宜选用的是B。"),
+        ("D", "急性胃炎、急性胰腺炎、胆囊结石和肠梗阻都没有膈下游离气体，剩下的只有消化性溃疡穿孔。"),
         ("B", "B"),
         ("B", "正确答案是B"),
         ("C", "故选C"),
@@ -562,6 +576,10 @@ OUTPUTS = {
         ("B", "不是，这种说法没有依据。"),
     ],
     "Japanese": [
+        (
+            "D",
+            "肺塞栓症と心筋梗塞は心電図に変化がある。大動脈解離と急性心膜炎は胸部エックス線で肺の虚脱を示さない。残るのは気胸であり、緊急の脱気が必要である。",
+        ),
         ("B", "正解はb"),
         ("B", "正解はBです。"),
         ("C", "答え：C"),
@@ -701,6 +719,17 @@ OUTPUTS = {
         ("B", "したがって、答えは「いいえ」となります。"),
     ],
     "French": [
+        (
+            "D",
+            "La morphine est un agoniste fort. Le paracétamol (B) et l'ibuprofène (C) ne sont pas des opioïdes. Le "
+            "tramadol (E) inhibe la recapture. Il ne reste que la codéine, qui est bien un promédicament.",
+        ),
+        (
+            "C",
+            "On évite la morphine, le paracétamol suffit rarement. C'est donc le traitement par l'ibuprofène (réponse C) "
+            "qui est indiqué.",
+        ),
+        ("B", "A est vraie, c'est un opioïde fort. C est vraie, D est vraie et E est vraie. C'est donc B qui est fausse."),
         ("C", "La réponse correcte est C"),
         ("B", "Réponse : B"),
         ("B", "B"),
@@ -839,6 +868,11 @@ OUTPUTS = {
         ("B", "Je répondrais non."),
     ],
     "Russian": [
+        (
+            "C",
+            "Инфаркт миокарда исключён по ферментам, стенокардия не длится сутками, расслоение аорты исключено на КТ. "
+            "Остаётся перикардит.",
+        ),
         ("B", "Правильный ответ: B"),
         ("A", "Ответ: А"),
         ("C", "Ответ: С"),
@@ -970,6 +1004,12 @@ OUTPUTS = {
         ("A", "Ответ: верно"),
     ],
     "Spanish": [
+        ("A", "la respuesta es la a), porque el dolor empieza en el epigastrio y baja a la fosa ilíaca."),
+        (
+            "B",
+            "La apendicitis aguda duele en la fosa ilíaca, la pancreatitis aguda en cinturón, la diverticulitis a la "
+            "izquierda y la úlcera perforada da un vientre en tabla. Solo nos queda la colecistitis.",
+        ),
         ("D", "La respuesta correcta es la D"),
         ("B", "Respuesta: B"),
         ("B", "B"),
