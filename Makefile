@@ -14,7 +14,7 @@ test: .venv/.installed  ## The whole suite
 
 test-gguf: .venv/.installed  ## What needs llama.cpp, which is compiled once (5 to 7 minutes; pip keeps what it built)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt 'llama-cpp-python[server]'
-	$(BIN)/python -m pytest tests/plugins/mmedeval_gguf tests/plugins/mmedeval_openai tests/trainer
+	$(BIN)/python -m pytest tests/plugins/mmedeval_gguf tests/plugins/mmedeval_openai/test_real_servers.py tests/trainer/mmed_train/test_gguf.py
 
 test-vllm:  ## What needs vLLM, on a CPU, in an environment of its own (about 4 GB)
 	PYTHON=$(PYTHON) tests/vllm_environment.sh $(CACHE)/vllm
