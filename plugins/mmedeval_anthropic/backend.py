@@ -102,14 +102,16 @@ class AnthropicBackend(Backend):
     async def _ask(self, client: anthropic.AsyncAnthropic, request: GenerateRequest) -> Reply:
         server = self.options.server
         try:
-            raw = await client.messages.with_raw_response.create(**body_of(request, self.name, self.options))
+            # What the SDK's own method does on the way, for bodies and answers of any shape, takes a fifth of its time.
+            body = body_of(request, self.name, self.options)
+            raw = await client.post("/v1/messages", body=body, cast_to=httpx2.Response)
         except anthropic.AnthropicError as error:
             # Not even a traceback may show what the server repeated.
             raise as_trouble(error, key_place=server.key_place, redact=server.redact) from None
         except UnicodeEncodeError:
             raise Trouble("refused", "the prompt holds half of a surrogate pair, which is no character", kind="refused") from None
         try:
-            message = json.loads(raw.http_response.content)
+            message = json.loads(raw.content)
         except ValueError:
             kind = raw.headers.get("content-type", "no content type").partition(";")[0]
             raise Trouble("passing", server.redact(f"the answer is no JSON ({kind})")) from None

@@ -47,8 +47,7 @@ class Batches:
         self.client, self.name, self.options, self.read_message = client, name, options, read_message
 
     def body(self, request: GenerateRequest) -> Mapping[str, Any]:
-        body = body_of(request, self.name, self.options)
-        return {**body, **body.pop("extra_body", {})}
+        return body_of(request, self.name, self.options)
 
     def submit(self, entries: Sequence[Entry], label: str) -> str:
         requests: Any = [{"custom_id": entry.key, "params": entry.body} for entry in entries]

@@ -26,7 +26,7 @@ LIMITS = ("requests", "tokens", "input-tokens", "output-tokens")
 
 
 def body_of(request: GenerateRequest, model: str, options: Options) -> dict[str, Any]:
-    """The arguments of `messages.create`. The text of a prompt that is no conversation is one turn of the user."""
+    """What is sent to /v1/messages. The text of a prompt that is no conversation is one turn of the user."""
     prompt, sampling = request.prompt, request.sampling
     body: dict[str, Any] = {"model": model, "max_tokens": sampling.max_tokens + options.budget, **_turns(prompt, options.cache)}
     stops = [stop for stop in sampling.stop if stop.strip()]
@@ -42,7 +42,7 @@ def body_of(request: GenerateRequest, model: str, options: Options) -> dict[str,
     if form:
         body["output_config"] = form
     if options.temperature:
-        body["extra_body"] = {"temperature": sampling.temperature}
+        body["temperature"] = sampling.temperature
     return body
 
 

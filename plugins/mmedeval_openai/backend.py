@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import httpx2
 import openai
@@ -27,7 +27,7 @@ from mmedeval import (
     digest,
 )
 from mmedeval.batches import ask_in_batches
-from mmedeval.remote import Ask, Reply, Talk, Trouble, ask_all
+from mmedeval.remote import Ask, Reply, Talk, Trouble, a_client_each, ask_all
 from mmedeval_openai.batch import OpenAIBatches
 from mmedeval_openai.echo import Echo, echo_of, loglikelihoods_of, texts_of
 from mmedeval_openai.options import Options
@@ -36,6 +36,8 @@ from mmedeval_openai.troubles import as_trouble, status_trouble
 from mmedeval_openai.wire import body_of, echo_body, generation_of, letters_of, most_cost, rest_of
 
 R = TypeVar("R", GenerateRequest, LoglikelihoodRequest)
+One: TypeAlias = Callable[[openai.AsyncOpenAI, R, Prompt, int], Awaitable[Reply]]
+"""Asks once: client, request, the prompt in place of its own, and how many solved examples that lacks."""
 CONNECT_SECONDS = 10.0
 NOT_GREEDY = (
     "the model gets no temperature: its answers are drawn, not greedy, and differ from run to run; repeat the run to see by "
@@ -124,19 +126,23 @@ class OpenAIBackend(Backend):
                         f"{continuation!r}; use --protocol chat, or --model-arg endpoint=completions where the server has it"
                     )
 
-    def _responses(
-        self, requests: Sequence[R], one: Callable[[openai.AsyncOpenAI, R, Prompt, int], Awaitable[Reply]]
-    ) -> Iterator[Response]:
+    def _session(self, one: One[R]) -> AbstractAsyncContextManager[Ask[R]]:
+        arguments, timeout = self._client_arguments(), self._timeout
+        # Made once: reading the certificates takes longer than many requests.
+        trusted = httpx2.create_ssl_context()
+
+        def open_client() -> openai.AsyncOpenAI:
+            return openai.AsyncOpenAI(**arguments, http_client=openai.DefaultAsyncHttpxClient(verify=trusted, timeout=timeout))
+
+        return a_client_each(open_client, lambda client, request: self._ask(client, one, request))
+
+    def _responses(self, requests: Sequence[R], one: One[R]) -> Iterator[Response]:
         options, price = self.options, self.price
         most = None if price is None else lambda request: most_cost(request, options, price)
         if options.server.batch:
             return self._in_batches(requests, most)
 
-        @asynccontextmanager
-        async def session() -> AsyncIterator[Ask[R]]:
-            async with openai.AsyncOpenAI(**self._client_arguments(), http_client=_many_connections(self._timeout)) as client:
-                yield partial(self._ask, client, one)
-
+        session = partial(self._session, one)
         return ask_all(requests, session, options.server.traffic, server=options.address, talk=self.talk, most=most)
 
     def _in_batches(self, requests: Sequence[R], most: Callable[[R], float] | None) -> Iterator[Response]:
@@ -177,7 +183,7 @@ class OpenAIBackend(Backend):
     async def _ask(
         self,
         client: openai.AsyncOpenAI,
-        one: Callable[[openai.AsyncOpenAI, R, Prompt, int], Awaitable[Reply]],
+        one: One[R],
         request: R,
     ) -> Reply:
         """Asks with fewer solved examples, from the front, as long as the server says that the prompt is too long."""
@@ -238,10 +244,3 @@ class OpenAIBackend(Backend):
             code = answer["error"].get("code")
             raise status_trouble(code if isinstance(code, int) else 500, {}, answer, key_place=key_place)
         return answer, rest_of(raw.headers)
-
-
-def _many_connections(timeout: httpx2.Timeout) -> openai.DefaultAsyncHttpxClient:
-    """As many connections as requests may be in flight, all kept: a limit of the client's own would queue them out of sight."""
-    return openai.DefaultAsyncHttpxClient(
-        limits=httpx2.Limits(max_connections=None, max_keepalive_connections=None), timeout=timeout
-    )

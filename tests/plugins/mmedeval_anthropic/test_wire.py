@@ -90,15 +90,15 @@ def test_the_last_shared_turn_is_marked_where_it_is_worth_keeping() -> None:
 
 
 def test_a_temperature_goes_where_it_is_taken_and_nowhere_else() -> None:
-    assert "extra_body" not in body(asked())
-    assert "extra_body" not in body(asked(), "claude-mystery-9")
-    assert body(asked(), OLD)["extra_body"] == body(asked(), f"{OLD}-20251001")["extra_body"] == {"temperature": 0.0}
-    assert body(asked(temperature=0.5), NEW, base_url="http://host")["extra_body"] == {"temperature": 0.5}
-    assert body(asked(), NEW, temperature="true")["extra_body"] == {"temperature": 0.0}
-    assert "extra_body" not in body(asked(), OLD, temperature="false")
+    assert "temperature" not in body(asked())
+    assert "temperature" not in body(asked(), "claude-mystery-9")
+    assert body(asked(), OLD)["temperature"] == body(asked(), f"{OLD}-20251001")["temperature"] == 0.0
+    assert body(asked(temperature=0.5), NEW, base_url="http://host")["temperature"] == 0.5
+    assert body(asked(), NEW, temperature="true")["temperature"] == 0.0
+    assert "temperature" not in body(asked(), OLD, temperature="false")
     # A model that thinks takes none either.
-    assert "extra_body" not in body(asked(), OLD, thinking="2000")
-    assert body(asked(), OLD, thinking="disabled")["extra_body"] == {"temperature": 0.0}
+    assert "temperature" not in body(asked(), OLD, thinking="2000")
+    assert body(asked(), OLD, thinking="disabled")["temperature"] == 0.0
 
 
 def test_a_temperature_that_would_not_arrive_is_refused() -> None:
