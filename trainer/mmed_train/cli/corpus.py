@@ -107,8 +107,8 @@ def _do(corpus: Corpus, name: str, executor: Any, workers: int | None) -> None:
     found = run_step(
         corpus, STEP_MAKERS[name](corpus), executor=executor, workers=workers, tell=lambda words: click.echo(words, err=True)
     )
-    for broken in found["counts"].get("broken", ()):
-        click.echo(f"warning: {broken}", err=True)
+    for warning in found["counts"].get("warnings", ()):
+        click.echo(f"warning: {warning}", err=True)
 
 
 def _show(corpus: Corpus, *, as_json: bool = False) -> None:

@@ -29,6 +29,7 @@ from mmed_train.corpus.documents import (
 from mmed_train.corpus.keywords import PAPER, Keywords, Rule, lexicon
 from mmed_train.corpus.language import identify
 from mmed_train.corpus.mixing import Mix, Mixture
+from mmed_train.corpus.ocr import Ocr, Tesseract
 from mmed_train.corpus.quality import reasons as quality_reasons
 from mmed_train.corpus.run import MANIFEST, SCRATCH, Counts, Phase, Step, file_digest, read_json, step_folder
 from mmed_train.corpus.shards import SUFFIX, Kind, open_shards
@@ -46,7 +47,7 @@ class Output:
     def __init__(self, kept: Lines, rejected: Lines) -> None:
         self.kept, self.rejected = kept, rejected
         self.counts: dict[str, dict[str, Any]] = {}
-        self.broken: list[str] = []
+        self.warnings: list[str] = []
 
     def keep(self, document: Document) -> None:
         self.kept.add(asdict(document))
@@ -67,15 +68,15 @@ class Output:
         told = {"id": f"{source.name}/{where}", "source": source.name, "language": source.language, "reason": reason}
         self.rejected.add({**told, "detail": detail[: 4 * EXCERPT], "text": ""})
         if reason == "broken file":
-            self.broken.append(detail)
+            self.warnings.append(detail)
 
     def _counts(self, source: str, language: str) -> dict[str, Any]:
-        return self.counts.setdefault(source, {}).setdefault(
-            language, {"documents": 0, "characters": 0, "lengths": Counter(), "rejected": Counter()}
-        )
+        new = {"documents": 0, "characters": 0, "lengths": Counter[str](), "rejected": Counter[str]()}
+        counts: dict[str, Any] = self.counts.setdefault(source, {}).setdefault(language, new)
+        return counts
 
     def all_counts(self) -> Counts:
-        return {"sources": self.counts, "broken": self.broken}
+        return {"sources": self.counts, "warnings": self.warnings}
 
 
 def _one_by_one(
@@ -102,13 +103,15 @@ def documents_of(folder: Path, rank: int) -> Iterator[Document]:
 
 
 def extract_step(corpus: Corpus) -> Step:
+    # Also so that an engine that is not there is told before any work.
+    engine = _ocr(corpus)
     settings = {
         "tasks": corpus.tasks,
         "sources": [
             {name: getattr(source, name) for name in ("name", "language", "format", "text", "id", "subset", "split")}
             for source in corpus.sources
         ],
-        "ocr": corpus.extract.ocr,
+        "ocr": None if engine is None else engine.version(),
     }
     return Step(
         name="extract",
@@ -133,16 +136,22 @@ def _raw(corpus: Corpus) -> dict[str, Any]:
 def _extract(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
     shares = [unit for source in corpus.sources for unit in units(corpus, source)]
     mine = [unit for number, unit in enumerate(shares) if number % corpus.tasks == rank]
+    ocr = _ocr(corpus)
     with ExitStack() as stack:
         kept = stack.enter_context(new_lines(folder / DOCUMENTS / f"{rank:05d}.jsonl.zst"))
         rejected = stack.enter_context(new_lines(folder / REJECTED / f"{rank:05d}.jsonl.zst"))
         output = Output(kept, rejected)
         for unit in mine:
-            _extract_unit(corpus, unit, output)
+            _extract_unit(unit, ocr, output)
     return output.all_counts()
 
 
-def _extract_unit(corpus: Corpus, unit: Unit, output: Output) -> None:
+def _ocr(corpus: Corpus) -> Tesseract | None:
+    languages = {source.language for source in corpus.sources if source.format == "pdf"}
+    return Tesseract(languages) if corpus.extract.ocr and languages else None
+
+
+def _extract_unit(unit: Unit, ocr: Ocr | None, output: Output) -> None:
     source = unit.source
 
     def reject(where: str, reason: str, detail: str) -> None:
@@ -154,14 +163,14 @@ def _extract_unit(corpus: Corpus, unit: Unit, output: Output) -> None:
         path = Path(unit.path)
         try:
             if source.format == "pdf":
-                found = extract_pdf(path, source.language, ocr=corpus.extract.ocr)
+                found = extract_pdf(path, source.language, ocr=ocr)
             else:
                 found = extract_html(path.read_bytes(), source.language)
         except DataError as error:
             reject(unit.name, "broken file", str(error))
             return
-        record = {source.text: found.text}
-        _take(unit, "0", record, output)
+        output.warnings += [f"{path}: {warning}" for warning in found.warnings]
+        _take(unit, "0", {source.text: found.text}, output)
         return
     for place, record in read_unit(unit, reject):
         _take(unit, place, record, output)

@@ -35,9 +35,7 @@ def everything(given: Corpus) -> tuple[list[Any], list[tuple[str, str, str]]]:
         rejected.append((where, reason, detail))
 
     (source,) = given.sources
-    found = [
-        document_of(unit, place, record) for unit in units(given, source) for place, record in read_unit(unit, reject)
-    ]
+    found = [document_of(unit, place, record) for unit in units(given, source) for place, record in read_unit(unit, reject)]
     return found, rejected
 
 

@@ -15,8 +15,10 @@ from typing import Any
 
 import pytest
 
-for package in ("ahocorasick", "numpy", "py3langid", "tokenizers", "transformers", "zstandard"):
-    pytest.importorskip(package)
+pytest.importorskip("ahocorasick")
+pytest.importorskip("py3langid")
+pytest.importorskip("transformers")
+pytest.importorskip("zstandard")
 
 from click.testing import CliRunner
 
@@ -31,23 +33,28 @@ from mmedeval.host import make_host
 from mmedeval_hf.tiny import make_tiny_model
 
 MEDICAL = (
-    "The patient was admitted with pneumonia and treated with antibiotics. Blood pressure and heart rate were normal, and the "
-    "diagnosis of sepsis was excluded by culture. Hypertension, diabetes and renal failure were known; an electrocardiogram showed "
-    "atrial fibrillation, and anticoagulants were given. After surgery the wound healed without infection, and the patient left the "
-    "hospital with a prescription for aspirin. A biopsy of the liver had shown cirrhosis two years before. "
+    "The patient was admitted with pneumonia and treated with antibiotics. Blood pressure and heart rate were normal, "
+    "and the diagnosis of sepsis was excluded by culture. Hypertension, diabetes and renal failure were known; an "
+    "electrocardiogram showed atrial fibrillation, and anticoagulants were given. After surgery the wound healed "
+    "without infection, and the patient left the hospital with a prescription for aspirin. A biopsy of the liver had "
+    "shown cirrhosis two years before. "
 )
 PLAIN = (
-    "The village lies on a hill above the river, and in summer many visitors come to see the old bridge and to walk along the water. "
-    "There is a small shop that sells bread, and a school with one teacher who has been there for many years. On Sundays a band plays "
-    "in the square, children run between the tables, and old men tell each other how it was when the railway came to the valley. "
+    "The village lies on a hill above the river, and in summer many visitors come to see the old bridge and to walk "
+    "along the water. There is a small shop that sells bread, and a school with one teacher who has been there for many "
+    "years. On Sundays a band plays in the square, children run between the tables, and old men tell each other how it "
+    "was when the railway came to the valley. "
 )
 FRENCH = (
-    "Le patient a été admis pour une pneumonie et traité par des antibiotiques. La tension artérielle était normale, et le diagnostic "
-    "de septicémie a été écarté. Le scanner thoracique montrait une embolie pulmonaire, et un traitement anticoagulant a été débuté. "
-    "Le lendemain, la fièvre avait disparu et le malade pouvait quitter le service avec une ordonnance pour trois mois. "
+    "Le patient a été admis pour une pneumonie et traité par des antibiotiques. La tension artérielle était normale, et "
+    "le diagnostic de septicémie a été écarté. Le scanner thoracique montrait une embolie pulmonaire, et un traitement "
+    "anticoagulant a été débuté. Le lendemain, la fièvre avait disparu et le malade pouvait quitter le service avec une "
+    "ordonnance pour trois mois. "
 )
 MMED_TRAIN = (sys.executable, "-c", "from mmed_train.cli import main; main()")
-WORDS = [f"{a}{b}" for a in ("ta", "mo", "ri", "lu", "se", "ko") for b in ("ban", "dir", "fol", "gem", "hus", "kip", "lor", "mun")]
+WORDS = [
+    f"{a}{b}" for a in ("ta", "mo", "ri", "lu", "se", "ko") for b in ("ban", "dir", "fol", "gem", "hus", "kip", "lor", "mun")
+]
 
 
 def made(number: int, words: int = 80) -> str:
@@ -181,9 +188,12 @@ def test_killed_anywhere_it_goes_on_to_the_same_bytes(tmp_path: Path, describe: 
     for step, done in (("2-filter", 1), ("3-dedup", 10), ("5-tokenize", 1)):
         command = [*MMED_TRAIN, "corpus", "run", str(file), "--workers", "1"]
         with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=os.environ) as process:
-            while process.poll() is None and len([*(tmp_path / "killed" / step / "tasks").glob("0*")]) + len(
-                [*(tmp_path / "killed" / step / "tasks").glob("[a-z]*")]
-            ) < done:
+            while (
+                process.poll() is None
+                and len([*(tmp_path / "killed" / step / "tasks").glob("0*")])
+                + len([*(tmp_path / "killed" / step / "tasks").glob("[a-z]*")])
+                < done
+            ):
                 time.sleep(0.005)
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)

@@ -1,0 +1,479 @@
+"""The main text of HTML pages: read in one pass, without a tree, so that time and memory stay in bounds whatever a page holds.
+
+A page becomes blocks of text that know which elements they were in. Navigation, footers and the like go by their elements and
+classes, lists of links by how much of them is links, notices about cookies and copyright by their words, and short blocks at
+the edges by standing alone (the idea of Kohlschütter et al. 2010, "Boilerplate Detection using Shallow Text Features").
+"""
+
+from __future__ import annotations
+
+import codecs
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from mmed_train.corpus.ocr import code
+from mmed_train.corpus.pages import UNSPACED, Extracted, clean
+from mmedeval import DataError
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_SKIPPED = _words(
+    "script style noscript template svg math canvas iframe object video audio map select datalist button textarea head rt rp"
+)
+_FURNITURE = _words("nav footer aside dialog menu")
+_BLOCKS = _words(
+    "address article aside blockquote body caption center dd details dialog div dl dt fieldset figcaption figure footer"
+    " form h1 h2 h3 h4 h5 h6 header hr html legend li main menu nav ol p pre section summary table tbody td tfoot th thead"
+    " title tr ul"
+)
+_HEADINGS = _words("h1 h2 h3 h4 h5 h6")
+_MAIN = _words("main article")
+_ROLES = _words("navigation banner contentinfo search complementary menu menubar dialog alertdialog tablist toolbar")
+# What class and id call furniture. Only whole words count: "footnotes" and "advice" are none of these.
+_NAMES = _words(
+    "ad ads advert advertisement banner breadcrumb breadcrumbs captcha comments consent cookie cookies crumbs disqus footer"
+    " gdpr login masthead menu menubar modal nav navbar navigation newsletter overlay pager paginate pagination popup promo"
+    " recommended related share sharing shares sidebar signup skip sitemap social sponsor sponsored subscribe tagcloud"
+    " toolbar widget"
+)
+_PARTS = re.compile(r"[A-Za-z][a-z]*|[A-Z]+(?![a-z])")
+_STATES = re.compile(r"^(has|with|no|is|js|without|page|html|body|site)[-_A-Z]")
+# Links to a heading, beside it.
+_ANCHORS = frozenset("#¶§🔗")
+_HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
+
+_COOKIE = re.compile(r"\bcookies?\b|クッキー", re.IGNORECASE)
+_CONSENT = re.compile(
+    r"accept|consent|browser|setting|this (?:web)?site|we use|utilis|naviga|ce site|utiliza|acept|este sitio|использ|соглас|сайт"
+    r"|使用|同意|接受|利用|サイト|网站",
+    re.IGNORECASE,
+)
+_RIGHTS = re.compile(
+    r"©|\(c\)\s*(?:19|20)\d\d|\bcopyright\b|all rights reserved|tous droits réservés|derechos reservados|все права защищены"
+    r"|版权所有|版權所有|無断転載|ICP备|公网安备|privacy policy|terms of (?:use|service)"
+    r"|politique de confidentialité|mentions légales"
+    r"|conditions d['’]utilisation|política de privacidad|aviso legal|términos de uso|политик\w+ конфиденциальности"
+    r"|пользовательск\w+ соглашени|隐私政策|隐私声明|プライバシーポリシー|個人情報の取|個人情報保護方針|利用規約",
+    re.IGNORECASE,
+)
+_SPACES = re.compile(r"[ \t\r\f\v\u00a0\u2000-\u200a\u202f\u205f]+")
+_BREAK_BETWEEN = re.compile(f"(?<=[{UNSPACED}]) ?\n ?(?=[{UNSPACED}])")
+_HAN = re.compile(f"[{UNSPACED}]")
+
+# A list or a short text of which more is links is one of links.
+MOST_LINKED = 0.5
+# Text of so many letters (a Han one counts as three) is text wherever it stands; notices are shorter than this.
+LONG, NOTICE = 80, 400
+_HAN_WEIGHT = 3
+# A row of cells is a row of a table up to so many characters; above, a layout.
+_LONGEST_ROW = 2_000
+# Rows in cells of rows: so many levels are followed.
+_DEEPEST = 8
+MOST_TAGS = 200_000
+_STEP = 1 << 16
+# A line break that a page shows, while it is read: a vertical tab.
+_BREAK = "\v"
+
+
+@dataclass(slots=True)
+class _Block:
+    """A stretch of text: what it is in, whether by the names of its elements it is furniture, and how many letters are links."""
+
+    text: str
+    tag: str
+    linked: int = 0
+    main: bool = False
+    named: bool = False
+    items: bool = False
+
+    @property
+    def size(self) -> int:
+        """Letters, Han ones counted for what they say."""
+        return len(self.text) + (_HAN_WEIGHT - 1) * len(_HAN.findall(self.text))
+
+    @property
+    def links(self) -> float:
+        return self.linked / len(self.text) if self.text else 0.0
+
+
+def extract_html(data: bytes, language: str, *, most_characters: int = 5_000_000) -> Extracted:
+    """The main text of an HTML page, its paragraphs set apart by empty lines; lists and tables have a line per item and row.
+
+    The encoding is what the bytes prove, what the page declares, or what fits the language best, in that order. What is behind
+    the first `MOST_TAGS` tags or `most_characters` characters is left out, with a warning. Raises `DataError` for a page without
+    text.
+    """
+    code(language)
+    text, warnings = decoded(data, language)
+    reader = _Reader(most_characters)
+    finished = _feed(reader, text)
+    if not finished:
+        warnings = [*warnings, f"only the first {MOST_TAGS} tags or {most_characters} characters were read; the page has more"]
+    found = _written(_wanted(reader.blocks))
+    if not found:
+        what = "the page" if finished else "the part of the page that was read"
+        raise DataError(f"{what} has no text; save a page that scripts fill from a browser, as it is shown")
+    return Extracted(text=found, warnings=tuple(warnings))
+
+
+def _feed(reader: _Reader, text: str) -> bool:
+    """Whether the page was read to its end."""
+    from lxml import etree  # type: ignore[import-untyped, import-not-found, unused-ignore]
+
+    # Without the tree there is nothing that a limit of libxml2 would have to protect.
+    parser = etree.HTMLParser(target=reader, encoding="utf-8", huge_tree=True)
+    data = text.replace("\0", "").encode("utf-8", "replace")
+    try:
+        for start in range(0, len(data), _STEP):
+            parser.feed(data[start : start + _STEP])
+            if reader.full:
+                break
+        else:
+            parser.close()
+    except etree.LxmlError:  # nothing to parse
+        pass
+    reader.close()
+    return not reader.full
+
+
+# --- encodings --------------------------------------------------------------------------------------------------------------
+
+_DECLARED = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.IGNORECASE)
+_MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
+# Browsers read these names as the larger sets that contain them. Source: https://encoding.spec.whatwg.org/#names-and-labels
+_LARGER: Mapping[str, str] = MappingProxyType(
+    {
+        "ascii": "cp1252",
+        "iso8859-1": "cp1252",
+        "gb2312": "gb18030",
+        "gbk": "gb18030",
+        "shift_jis": "cp932",
+        "big5": "big5hkscs",
+    }
+)
+_LIKELY: Mapping[str, Sequence[str]] = MappingProxyType(
+    {
+        "en": ("cp1252",),
+        "fr": ("cp1252",),
+        "es": ("cp1252",),
+        "ru": ("cp1251", "koi8-r", "cp866"),
+        "zh": ("gb18030", "big5hkscs"),
+        "ja": ("cp932", "euc_jp"),
+    }
+)
+# The letters that make up half of any text; in a wrong encoding they are others.
+_FREQUENT: Mapping[str, frozenset[str]] = MappingProxyType(
+    {
+        "ru": frozenset("оеаинтсрвл"),
+        "zh": frozenset("的是不一有和在人病者为中患可国这了我治以上大出会时要发用年生個為這來時說們"),
+        "ja": frozenset("のにはをたがでとしてるいなれかっんらまこ、。"),
+    }
+)
+# A declared encoding in which a larger share of characters cannot be read is wrong.
+_MOST_WRONG = 0.01
+
+
+def decoded(data: bytes, language: str) -> tuple[str, list[str]]:
+    """A page's text, and what could not be read of it."""
+    for mark, name in _MARKS:
+        if data.startswith(mark):
+            return data[len(mark) :].decode(name, "replace"), []
+    declared = _declared(data)
+    if b"\x1b$" in data[:_STEP]:
+        return data.decode("iso2022_jp", "replace"), []
+    try:
+        # Bytes of another encoding are hardly ever UTF-8 by chance.
+        return data.decode("utf-8"), []
+    except UnicodeDecodeError:
+        pass
+    names = [declared] if declared is not None else []
+    text = ""
+    for name in [*names, _likeliest(data, language), "utf-8"]:
+        text = data.decode(name, "replace")
+        wrong = text.count("\ufffd")
+        if wrong <= _MOST_WRONG * len(text):
+            break
+    return text, [f"{wrong} characters could not be read as {name}"] if wrong else []
+
+
+def _declared(data: bytes) -> str | None:
+    found = _DECLARED.search(data[:4096])
+    if found is None:
+        return None
+    try:
+        name = codecs.lookup(found[1].decode("ascii")).name
+        "a".encode(name)  # some of Python's names are of other things than text
+    except (LookupError, UnicodeError):
+        return None
+    # A page that could be read as far as to here is not in UTF-16.
+    return None if name.startswith(("utf-16", "utf-32")) else _LARGER.get(name, name)
+
+
+def _likeliest(data: bytes, language: str) -> str:
+    sample, names = data[: 1 << 18], _LIKELY[language]
+    if len(names) == 1:
+        return names[0]
+    frequent = _FREQUENT[language]
+
+    def fits(name: str) -> float:
+        letters = [char for char in sample.decode(name, "replace") if char > "\x7f"]
+        good = sum(char in frequent for char in letters)
+        # Half-width katakana are what Shift JIS makes of other encodings.
+        bad = sum(char == "\ufffd" or "\uff61" <= char <= "\uff9f" for char in letters)
+        return (good - 2 * bad) / max(len(letters), 1)
+
+    return max(names, key=fits)
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------------
+
+
+class _Reader:
+    """Takes a page tag by tag, as lxml's parser target, and makes blocks of it."""
+
+    def __init__(self, most_characters: int) -> None:
+        self.blocks: list[_Block] = []
+        self.full = False
+        self._left, self._tags = most_characters, 0
+        self._open: list[tuple[str, bool, bool, bool]] = []
+        self._within: list[str] = []
+        self._skipped = self._named = self._mains = self._links = self._pre = self._items = 0
+        # The number of the next item of each open list; -1 for those without numbers.
+        self._lists: list[list[int]] = []
+        # The open rows of tables, the blocks of each of their cells.
+        self._rows: list[list[list[_Block]]] = []
+        self._deeper = 0
+        self._text: list[str] = []
+        self._linked = 0
+        self._prefix = ""
+
+    def start(self, tag: str, attributes: Mapping[str, str]) -> None:
+        if self.full:
+            return
+        self._tags += 1
+        self.full = self._tags > MOST_TAGS
+        if tag in _BLOCKS:
+            self._flush()
+            self._within.append(tag)
+        skipped = tag in _SKIPPED or _is_hidden(attributes)
+        named = _is_furniture(tag, attributes, in_main=self._mains > 0)
+        main = tag in _MAIN or attributes.get("role") == "main" or attributes.get("itemprop") == "articleBody"
+        self._open.append((tag, skipped, named, main))
+        self._skipped += skipped
+        self._named += named
+        self._mains += main
+        self._links += tag == "a"
+        self._pre += tag == "pre"
+        if tag == "br":
+            self._text.append(_BREAK)
+        elif tag in ("ul", "ol"):
+            self._lists.append([_number(attributes.get("start", "1")) if tag == "ol" else -1])
+        elif tag == "li":
+            self._items += 1
+            self._prefix = self._bullet()
+        elif tag == "tr":
+            if len(self._rows) < _DEEPEST:
+                self._rows.append([])
+            else:
+                self._deeper += 1
+        elif tag in ("td", "th") and self._rows and not self._deeper:
+            self._rows[-1].append([])
+
+    def end(self, tag: str) -> None:
+        if self.full or not self._open:
+            return
+        opened, skipped, named, main = self._open[-1]
+        if opened in _BLOCKS:
+            self._flush()
+            self._within.pop()
+        self._open.pop()
+        self._skipped -= skipped
+        self._named -= named
+        self._mains -= main
+        self._links -= opened == "a"
+        self._pre -= opened == "pre"
+        if opened in ("ul", "ol"):
+            self._lists.pop()
+        elif opened == "li":
+            self._items -= 1
+            self._prefix = ""
+        elif opened == "tr" and self._deeper:
+            self._deeper -= 1
+        elif opened == "tr":
+            self._end_row()
+
+    def data(self, text: str) -> None:
+        if self._skipped or self.full or (self._links and text.strip() in _ANCHORS):
+            return
+        text = text[: max(self._left, 0)].replace(_BREAK, " ")
+        self._left -= len(text)
+        self.full = self._left <= 0
+        self._text.append(text.replace("\n", _BREAK) if self._pre else text)
+        if self._links:
+            self._linked += len(text.strip())
+
+    def comment(self, text: str) -> None:
+        pass
+
+    def pi(self, target: str, data: str | None = None) -> None:
+        pass
+
+    def close(self) -> None:
+        self._flush()
+        while self._rows:
+            self._end_row()
+
+    def _bullet(self) -> str:
+        if not self._lists:
+            return "- "
+        depth, numbers = len(self._lists), self._lists[-1]
+        indent = "  " * (min(depth, 5) - 1)
+        if numbers[0] < 0:
+            return f"{indent}- "
+        numbers[0] += 1
+        return f"{indent}{numbers[0] - 1}. "
+
+    def _flush(self) -> None:
+        if not self._text:
+            return
+        text = _tidy("".join(self._text))
+        if text:
+            block = _Block(
+                text=self._prefix + text,
+                tag=self._within[-1] if self._within else "body",
+                linked=len(self._prefix + text) if self._linked >= len(text) else self._linked,
+                main=self._mains > 0,
+                named=self._named > 0,
+                items=self._items > 0,
+            )
+            self._prefix = ""
+            self._add(block)
+        self._text.clear()
+        self._linked = 0
+
+    def _add(self, block: _Block) -> None:
+        if self._rows and self._rows[-1]:
+            self._rows[-1][-1].append(block)
+        else:
+            self.blocks.append(block)
+
+    def _end_row(self) -> None:
+        cells = self._rows.pop()
+        inside = [block for cell in cells for block in cell]
+        if not inside:
+            return
+        is_row = (
+            len(cells) > 1 and all(len(cell) <= 1 for cell in cells) and sum(len(block.text) for block in inside) <= _LONGEST_ROW
+        )
+        if not is_row or any("\n" in block.text and len(block.text) > LONG for block in inside):
+            for block in inside:
+                self._add(block)
+            return
+        texts = [" ".join(cell[0].text.split()) if cell else "" for cell in cells]
+        self._add(
+            _Block(
+                text=" | ".join(texts).strip(),
+                tag="tr",
+                linked=sum(block.linked for block in inside),
+                main=inside[0].main,
+                named=inside[0].named,
+            )
+        )
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 7 else 1
+
+
+def _is_hidden(attributes: Mapping[str, str]) -> bool:
+    return "hidden" in attributes or bool(_HIDDEN.search(attributes.get("style", "")[:500]))
+
+
+def _is_furniture(tag: str, attributes: Mapping[str, str], *, in_main: bool) -> bool:
+    if tag in _FURNITURE or (tag == "header" and not in_main) or attributes.get("role") in _ROLES:
+        return True
+    if tag in _MAIN or tag in ("html", "body") or tag in _HEADINGS:
+        return False
+    names = f"{attributes.get('class', '')} {attributes.get('id', '')}"[:500].split()
+    return any(part.lower() in _NAMES for name in names if not _STATES.match(name) for part in _PARTS.findall(name))
+
+
+def _tidy(text: str) -> str:
+    """White space as a browser shows it, `_BREAK` as line breaks; between Han or kana a line break of the source is nothing."""
+    lines = []
+    for line in text.split(_BREAK):
+        solid = _BREAK_BETWEEN.sub("", _SPACES.sub(" ", line)) if "\n" in line else line
+        lines.append(" ".join(clean(solid).split()).replace("\u00ad", ""))
+    return "\n".join(line for line in lines if line)
+
+
+# --- choosing ---------------------------------------------------------------------------------------------------------------
+
+
+def _wanted(blocks: Sequence[_Block]) -> list[_Block]:
+    unnamed = [block for block in blocks if not block.named]
+    # Names lie on some pages: a whole article in a "sidebar".
+    if _good(unnamed) * 3 < _good(blocks):
+        unnamed = list(blocks)
+    main = [block for block in unnamed if block.main]
+    chosen = main if _good(main) * 2 > _good(unnamed) else unnamed
+    chosen = [block for block in chosen if not _is_notice(block)]
+    chosen = [block for group in _groups(chosen) if not _are_links(group) for block in group]
+    return _without_edges(chosen)
+
+
+def _good(blocks: Iterable[_Block]) -> int:
+    return sum(block.size for block in blocks if block.links <= MOST_LINKED and not _is_notice(block))
+
+
+def _groups(blocks: Sequence[_Block]) -> list[list[_Block]]:
+    """Items of a list and rows of a table together, everything else by itself."""
+    found: list[list[_Block]] = []
+    before = ""
+    for block in blocks:
+        kind = "li" if block.items else block.tag if block.tag == "tr" else ""
+        if kind and kind == before:
+            found[-1].append(block)
+        else:
+            found.append([block])
+        before = kind
+    return found
+
+
+def _are_links(group: Sequence[_Block]) -> bool:
+    letters = sum(len(block.text) for block in group)
+    return sum(block.linked for block in group) > MOST_LINKED * letters and group[0].tag not in _HEADINGS
+
+
+def _is_notice(block: _Block) -> bool:
+    """Whether it is about cookies, rights or the site's rules rather than about medicine, by its words."""
+    if len(block.text) > NOTICE or block.tag in _HEADINGS:
+        return False
+    if block.size <= 2 * LONG and _RIGHTS.search(block.text):
+        return True
+    return bool(_COOKIE.search(block.text) and _CONSENT.search(block.text))
+
+
+def _without_edges(blocks: Sequence[_Block]) -> list[_Block]:
+    """Blocks from the first to the last that is a text, a list, a table or a sentence, with the headings in front."""
+    kept = [number for number, block in enumerate(blocks) if _is_text(block)]
+    if not kept:
+        return list(blocks)
+    first = kept[0]
+    while first and (blocks[first - 1].tag in _HEADINGS or blocks[first - 1].main):
+        first -= 1
+    return list(blocks[first : kept[-1] + 1])
+
+
+def _is_text(block: _Block) -> bool:
+    ends = block.text[-1:] in ".!?:;。！？：；．…"
+    return block.size >= LONG or block.items or block.tag in ("tr", "dd") or block.main or (ends and block.size >= LONG // 4)
+
+
+def _written(blocks: Sequence[_Block]) -> str:
+    return "\n\n".join("\n".join(block.text for block in group) for group in _groups(blocks)).strip()
