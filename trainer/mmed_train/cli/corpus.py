@@ -52,7 +52,10 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
 @_options
 def run(file: Path, executor: str, workers: int | None) -> None:
     """Do all steps that CORPUS.TOML names, and go on where they were stopped."""
+    from mmed_train.corpus.steps import check
+
     corpus = _read(file)
+    check(corpus)
     for name in corpus.steps:
         _do(corpus, name, executor, workers)
     _show(corpus)

@@ -25,7 +25,7 @@ class Source:
 
     `path` is a file, a folder or a glob beside the TOML file; `-` is standard input, `org/name` with `format = "hub"` a dataset
     of the Hugging Face hub. `text` and `id` name the fields of a record. `rules` are those of the step `filter` that its
-    documents must pass. `epochs` is how often its tokens are on offer in an epoch.
+    documents must pass. `epochs` is how often its tokens are on offer in an epoch. `line` is where the file names its path.
     """
 
     language: str
@@ -38,6 +38,7 @@ class Source:
     split: str = "train"
     rules: tuple[str, ...] = RULES
     epochs: float = 1.0
+    line: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +191,7 @@ def _source(told: Any, number: int, where: _Where) -> Source:
         )
     if values.get("epochs", 0) < 0:
         raise where.wrong(f"epochs = {values['epochs']:g} is below 0", "source", number, "epochs")
-    return Source(**values)
+    return Source(**values, line=where.line("source", number, "path"))
 
 
 ENDINGS: Final[Mapping[str, str]] = {
@@ -247,7 +248,7 @@ def _values(told: Any, where: _Where, table: str, number: int, hints: Mapping[st
         raise where.wrong(f"{table} must be a table", table, number)
     values = {}
     for name, value in told.items():
-        if name not in hints:
+        if name not in hints or name == "line":
             raise where.unknown("setting", name, hints, table=table, number=number, key=name)
         values[name] = _typed(value, hints[name])
         if values[name] is MISSING:

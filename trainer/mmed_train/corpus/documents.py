@@ -93,7 +93,7 @@ def files(corpus: Corpus, source: Source) -> list[Path]:
         found = [each for each in base.glob(str(path.relative_to(base))) if each.is_file()]
     if not found:
         what = f"holds no {' or '.join(endings)} file" if path.is_dir() else "does not exist"
-        raise DataError(f"{corpus.file}: {source.path}, the path of the source {source.name}, {what}")
+        raise DataError.at(corpus.file, source.line, f"{source.path}, the path of the source {source.name}, {what}")
     return sorted(found)
 
 

@@ -394,6 +394,18 @@ def _before(corpus: Corpus, step: str) -> dict[str, Any]:
     return {name: digest(read_json(step_folder(corpus, name) / MANIFEST)["files"])}
 
 
+def check(corpus: Corpus) -> None:
+    """Raises what would stop one of the steps later: sources, test items, tokenizer or OCR engine that are not there."""
+    for source in corpus.sources:
+        if source.format != "hub" and source.path != "-":
+            files(corpus, source)
+    _ocr(corpus)
+    if "decontaminate" in corpus.steps:
+        _test_samples(corpus.decontaminate.tasks, str(_data_dir(corpus) or ""))
+    if "tokenize" in corpus.steps:
+        _encoder(corpus)
+
+
 STEP_MAKERS: Mapping[str, Callable[[Corpus], Step]] = {
     "extract": extract_step,
     "filter": filter_step,

@@ -153,7 +153,7 @@ def test_a_dataset_of_the_hub_is_read_in_shares(tmp_path: Path) -> None:
 
 
 def test_a_path_with_nothing_behind_it_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"corpus\.toml: gone/\*\.jsonl, the path of the source s, does not exist"):
+    with pytest.raises(DataError, match=r"corpus\.toml:0: gone/\*\.jsonl, the path of the source s, does not exist"):
         everything(corpus(tmp_path, "gone/*.jsonl", "jsonl"))
     (tmp_path / "bare").mkdir()
     with pytest.raises(DataError, match=r"bare, the path of the source s, holds no \.jsonl or"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -218,6 +219,25 @@ def test_a_broken_file_is_told_by_name(tmp_path: Path, describe: Callable[..., P
     (tmp_path / "texts.jsonl.gz").write_bytes(b"no gzip at all")
     output = run(describe('name = "texts"\nlanguage = "en"\npath = "texts.jsonl.gz"\nrules = []', steps=["extract"]))
     assert f"warning: {tmp_path / 'texts.jsonl.gz'}: Not a gzipped file" in output
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("texts.jsonl", "gone.jsonl", r"out\.toml:7: gone\.jsonl, the path of the source texts, does not exist"),
+        ("mmedbench_mini", "mmedbench_mimi", "unknown task 'mmedbench_mimi'; did you mean mmedbench_mini"),
+        ('tokenizer = "', 'tokenizer = "nowhere', "the tokenizer nowhere.* cannot be loaded"),
+    ],
+)
+def test_what_would_stop_a_later_step_is_told_before_the_first(
+    tmp_path: Path, describe: Callable[..., Path], old: str, new: str, words: str
+) -> None:
+    lines(tmp_path / "texts.jsonl", {"a": made(1)})
+    file = describe()
+    file.write_text(file.read_text(encoding="utf-8").replace(old, new), encoding="utf-8")
+    output = run(file, code=2)
+    assert re.search(words, output.replace("\n", " ")), output
+    assert not (tmp_path / "out" / "1-extract").exists()
 
 
 def test_the_figures_come_as_json_and_as_a_chart(tmp_path: Path, describe: Callable[..., Path]) -> None:
