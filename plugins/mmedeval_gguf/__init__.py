@@ -16,7 +16,7 @@ ARGUMENTS: Mapping[str, str] = {
     "gpu_layers": "layers on the GPU (default: all, where llama.cpp was built for one)",
     "cache_type": "type of the KV cache: f32 (default, as exact as transformers), f16, q8_0",
     "flash_attention": "true: llama.cpp's flash attention, faster and less exact (default false; cache_type=q8_0 needs it)",
-    "batch": "tokens computed at once (default 512)",
+    "batch_tokens": "tokens computed at once (default 512)",
     "sequences": "most texts written at once (default 8)",
     "add_bos": "true or false: put the BOS token in front, whatever the file says",
     "lora": "a LoRA adapter as a GGUF file, to put on the model",

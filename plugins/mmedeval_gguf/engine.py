@@ -120,7 +120,7 @@ class Engine:
         parameters = lib.llama_context_default_params()
         parameters.n_ctx, parameters.n_seq_max = cells, sequences
         # llama.cpp ends the process where a batch is smaller than the number of sequences.
-        parameters.n_batch = parameters.n_ubatch = max(options.batch, sequences)
+        parameters.n_batch = parameters.n_ubatch = max(options.batch_tokens, sequences)
         parameters.n_threads = parameters.n_threads_batch = self.threads
         kind = {"f32": lib.GGML_TYPE_F32, "f16": lib.GGML_TYPE_F16, "q8_0": lib.GGML_TYPE_Q8_0}[options.cache_type]
         parameters.type_k = parameters.type_v = kind
@@ -160,8 +160,8 @@ class Engine:
 
         `see` gets the number of the token in `tokens`, and a row that is valid within the call only.
         """
-        for start in range(0, len(tokens), self.options.batch):
-            part = tokens[start : start + self.options.batch]
+        for start in range(0, len(tokens), self.options.batch_tokens):
+            part = tokens[start : start + self.options.batch_tokens]
             self._decode(part)
             wanted = [i for i, token in enumerate(part) if token.wanted]
             if not wanted:

@@ -20,7 +20,7 @@ class Options:
     gpu_layers: int | None = None
     cache_type: str = "f32"
     flash_attention: bool = False
-    batch: int = 512
+    batch_tokens: int = 512
     sequences: int = 8
     add_bos: bool | None = None
     lora: str | None = None
@@ -32,7 +32,7 @@ class Options:
         for name in ("flash_attention", "add_bos"):
             if name in values:
                 values[name] = _boolean(name, values[name])
-        for name in ("context", "threads", "gpu_layers", "batch", "sequences"):
+        for name in ("context", "threads", "gpu_layers", "batch_tokens", "sequences"):
             if name in values:
                 values[name] = _whole(name, values[name], least=0 if name == "gpu_layers" else 1)
         options = cls(**values)

@@ -101,7 +101,7 @@ def test_the_contract_of_backends_is_kept(model_type: str, exported: Callable[..
         check_backend(opened, tolerance=TOLERANCE)
 
 
-@pytest.mark.parametrize("arguments", [{"batch": "7"}, {"batch": "1"}, {"threads": "2"}], ids=str)
+@pytest.mark.parametrize("arguments", [{"batch_tokens": "7"}, {"batch_tokens": "1"}, {"threads": "2"}], ids=str)
 def test_how_many_tokens_go_at_once_changes_nothing(arguments: dict[str, str], model: Path, backend: Any) -> None:
     expected = answers(backend, uneven_requests())
     with gguf(model, **arguments) as other:
