@@ -110,7 +110,11 @@ def _do(corpus: Corpus, name: str, executor: Any, workers: int | None) -> None:
     found = run_step(
         corpus, STEP_MAKERS[name](corpus), executor=executor, workers=workers, tell=lambda words: click.echo(words, err=True)
     )
-    for warning in found["counts"].get("warnings", ()):
+    counts = found["counts"]
+    empty = [s.name for s in corpus.sources if not counts.get("sources", {}).get(s.name, {}).get(s.language, {}).get("documents")]
+    if name == "extract" and empty:
+        click.echo(f"warning: no document came out of {', '.join(empty)}", err=True)
+    for warning in counts.get("warnings", ()):
         click.echo(f"warning: {warning}", err=True)
 
 

@@ -35,6 +35,7 @@ class Source:
     text: str = "text"
     id: str = "id"
     subset: str = ""
+    revision: str = ""
     split: str = "train"
     rules: tuple[str, ...] = RULES
     epochs: float = 1.0
@@ -98,6 +99,7 @@ class Slurm:
     """How jobs are asked of Slurm."""
 
     partition: str = ""
+    qos: str = "normal"
     time: str = "24:00:00"
     cpus_per_task: int = 1
     mem_per_cpu_gb: int = 4
@@ -144,7 +146,7 @@ SECTIONS: Final[Mapping[str, type]] = {
 def read_corpus(file: Path) -> Corpus:
     """Raises `DataError` with file and line for what is wrong."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = file.read_text(encoding="utf-8-sig")
         told = tomllib.loads(text)
     except FileNotFoundError as error:
         raise DataError(f"{file} does not exist; see docs/corpus.md for what it holds") from error
@@ -165,7 +167,10 @@ def read_corpus(file: Path) -> Corpus:
         if source.name in [each.name for each in sources[:number]]:
             raise where.wrong(f"the name {source.name!r} is given twice; documents are counted by it", "source", number, "name")
     sections = {name: kind(**_values(told.get(name, {}), where, name, 0, _hints(kind))) for name, kind in SECTIONS.items()}
-    corpus = Corpus(file=file, sources=sources, **{**general, "output": (file.parent / general["output"]).absolute()}, **sections)
+    # Absolute: tasks may run where another folder is the current one.
+    file = file.absolute()
+    output = file.parent / Path(general["output"]).expanduser()
+    corpus = Corpus(file=file, sources=sources, **{**general, "output": output}, **sections)
     _check(corpus, where)
     return corpus
 
@@ -173,7 +178,7 @@ def read_corpus(file: Path) -> Corpus:
 def _source(told: Any, number: int, where: _Where) -> Source:
     values = _values(told, where, "source", number, _hints(Source))
     for name in ("language", "path"):
-        if name not in values:
+        if not values.get(name):
             raise where.wrong(f"a source needs a {name}", "source", number)
     if values["language"] not in LANGUAGES:
         raise where.unknown("language", values["language"], LANGUAGES, table="source", number=number, key="language")
@@ -184,6 +189,8 @@ def _source(told: Any, number: int, where: _Where) -> Source:
     if values["format"] not in FORMATS:
         said = f"format {values['format']!r} is none of {', '.join(FORMATS)}" if values["format"] else "its path tells no format"
         raise where.wrong(f'{said}; give one, as in format = "jsonl"', "source", number, "format")
+    if values["path"] == "-" and values["format"] != "jsonl":
+        raise where.wrong("standard input is read as JSON lines only", "source", number, "format")
     values["name"] = values.get("name") or re.sub(r"\W+", "-", values["path"]).strip("-") or "stdin"
     if not re.fullmatch(r"[\w.-]+", values["name"]):
         raise where.wrong(
@@ -211,6 +218,12 @@ def _check(corpus: Corpus, where: _Where) -> None:
     for step in corpus.steps:
         if step not in STEPS:
             raise where.unknown("step", step, STEPS, table="corpus", key="steps")
+    in_order = [step for step in STEPS if step in corpus.steps]
+    if list(corpus.steps) != in_order or in_order[:1] != ["extract"] or ("mix" in in_order and "tokenize" not in in_order):
+        told = f"steps must begin with extract, stand in the order {', '.join(STEPS)}, and hold tokenize where they hold mix"
+        raise where.wrong(told, "corpus", 0, "steps")
+    if sum(source.path == "-" for source in corpus.sources) > 1:
+        raise where.wrong("only one source can be standard input", "source", 0, "path")
     for name, least in (("tasks", 1), ("seed", 0)):
         if getattr(corpus, name) < least:
             raise where.wrong(f"{name} = {getattr(corpus, name)} is below {least}", "corpus", 0, name)
@@ -223,7 +236,7 @@ def _check(corpus: Corpus, where: _Where) -> None:
         for language, value in values.items():
             if language not in LANGUAGES:
                 raise where.unknown("language", language, LANGUAGES, table=table, key=name)
-            if value < 0:
+            if not value >= 0:  # nor a NaN
                 raise where.wrong(f"{name}.{language} = {value:g} is below 0", table, 0, name)
     if corpus.mix.window < 2:
         raise where.wrong(f"window = {corpus.mix.window} is below 2 tokens", "mix", 0, "window")

@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import shutil
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from mmedeval import DataError, MissingPackageError, StoreError
+from mmedeval.text import first_line
 
 if TYPE_CHECKING:
     from mmed_train.corpus.config import Corpus, Source
@@ -69,11 +71,16 @@ def units(corpus: Corpus, source: Source) -> list[Unit]:
     base = corpus.inside(source.path)
     found = []
     for file in files(corpus, source):
-        name = file.relative_to(base).as_posix() if base.is_dir() else file.name
-        if source.format == "jsonl" and file.suffix == ".jsonl":
+        name = file.name if file == base else os.path.relpath(file, base if base.is_dir() else corpus.folder)
+        # What no text can hold is shown as bytes.
+        name = os.fsencode(name).decode("utf-8", "backslashreplace")
+        if source.format == "jsonl" and file.suffix.lower() == ".jsonl":
             found += _parts(source, file, name)
         elif source.format == "parquet":
-            count = _parquet(file).num_row_groups
+            try:
+                count = _parquet(file).num_row_groups
+            except ValueError:
+                count = 1  # reading it will tell
             found += [Unit(source=source, path=str(file), name=name, start=i, end=i + 1) for i in range(count)]
         else:
             found.append(Unit(source=source, path=str(file), name=name))
@@ -89,8 +96,12 @@ def files(corpus: Corpus, source: Source) -> list[Path]:
     elif path.exists():
         found = [path]
     else:
-        base = Path(path.anchor) if path.is_absolute() else Path()
-        found = [each for each in base.glob(str(path.relative_to(base))) if each.is_file()]
+        try:
+            found = [each for each in Path(path.anchor).glob(str(path.relative_to(path.anchor))) if each.is_file()]
+        except ValueError as error:
+            raise DataError.at(corpus.file, source.line, f"{source.path} is no pattern: {error}") from error
+    # What the corpus itself wrote is no source of it.
+    found = [each for each in found if not each.is_relative_to(corpus.output)]
     if not found:
         what = f"holds no {' or '.join(endings)} file" if path.is_dir() else "does not exist"
         raise DataError.at(corpus.file, source.line, f"{source.path}, the path of the source {source.name}, {what}")
@@ -122,7 +133,7 @@ def read_unit(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str, An
     readers = {"jsonl": _json_lines, "parquet": _parquet_rows, "text": _text, "hub": _hub_rows}
     try:
         yield from readers[unit.source.format](unit, reject)
-    except (OSError, EOFError, ValueError) as error:
+    except (OSError, EOFError, ValueError, zlib.error) as error:
         if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile) and error.errno is not None:
             raise
         # The rest of a damaged file is lost, the corpus is not.
@@ -131,20 +142,21 @@ def read_unit(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str, An
 
 def document_of(unit: Unit, place: str, record: Mapping[str, Any]) -> Document | str:
     """The document that a record is, or why it is none."""
+    source = unit.source
+    given = record.get(source.id)
+    name = str(given) if isinstance(given, str | int) and not isinstance(given, bool) else f"{unit.name}:{place}"
     text = record.get(unit.source.text)
     if text is None:
         return f"no field {unit.source.text!r}"
     if not isinstance(text, str):
         return f"{unit.source.text!r} is no string"
     try:
-        text.encode()
+        (text + name).encode()
     except UnicodeEncodeError:
         return "half of a surrogate pair"
     if not text.strip():
         return "empty"
-    given = record.get(unit.source.id)
-    name = str(given) if isinstance(given, str | int) and not isinstance(given, bool) else f"{unit.name}:{place}"
-    return Document(id=f"{unit.source.name}/{name}", source=unit.source.name, language=unit.source.language, text=text)
+    return Document(id=f"{source.name}/{name}", source=source.name, language=source.language, text=text)
 
 
 # --- formats ---
@@ -157,7 +169,11 @@ def _json_lines(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str, 
         if part and unit.start:
             # The line that a part begins in belongs to the part before.
             file.seek(unit.start - 1)
-            at += len(file.readline()) - 1
+            at -= 1
+            while at < unit.end and (line := file.readline(LONGEST)):
+                at += len(line)
+                if line.endswith(b"\n"):
+                    break
         number = 0
         while not part or at < unit.end:
             line = file.readline(LONGEST)
@@ -187,10 +203,10 @@ def _json_lines(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str, 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
     """A file of lines, decompressed."""
-    if path.suffix == ".gz":
+    if path.suffix.lower() == ".gz":
         with gzip.open(path, "rb") as file:
             yield file  # type: ignore[misc]  # a GzipFile is an IO[bytes] but for its stubs
-    elif path.suffix == ".zst":
+    elif path.suffix.lower() == ".zst":
         with path.open("rb") as raw:
             yield io.BufferedReader(_Zstandard(raw), buffer_size=1 << 17)
     else:
@@ -232,14 +248,12 @@ class _Zstandard(io.RawIOBase):
 
 
 def _parquet(path: Path) -> Any:
+    """Raises `ValueError` for a file that is none."""
     try:
         import pyarrow.parquet
     except ModuleNotFoundError as error:
         raise MissingPackageError("reading Parquet", ["pyarrow"], "corpus") from error
-    try:
-        return pyarrow.parquet.ParquetFile(path)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as Parquet: {error}") from error
+    return pyarrow.parquet.ParquetFile(path)
 
 
 def _parquet_rows(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -267,9 +281,15 @@ def _hub_rows(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str, An
     except ModuleNotFoundError as error:
         raise MissingPackageError("reading datasets of the hub", ["datasets"], "corpus") from error
     source = unit.source
-    rows = datasets.load_dataset(source.path, source.subset or None, split=source.split, streaming=True)
-    for number, record in enumerate(split_dataset_by_node(rows, rank=unit.start, world_size=unit.end)):
-        yield f"{unit.start}.{number}", record
+    try:
+        rows = datasets.load_dataset(
+            source.path, source.subset or None, split=source.split, revision=source.revision or None, streaming=True
+        )
+        for number, record in enumerate(split_dataset_by_node(rows, rank=unit.start, world_size=unit.end)):
+            yield f"{unit.start}.{number}", record
+    except (OSError, ValueError, RuntimeError) as error:
+        # Of the network or of a name: nothing is wrong with the data, and nothing may be left out.
+        raise DataError(f"the dataset {source.path} cannot be read: {first_line(error)}") from error
 
 
 # --- from step to step ---
@@ -286,7 +306,9 @@ class Lines:
         self._stream = _zstandard().ZstdCompressor(level=3).stream_writer(self._raw, closefd=False)
 
     def add(self, value: Mapping[str, Any]) -> None:
-        self._stream.write(json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n")
+        # Half of a surrogate pair, in a path for one, is written as JSON escapes it.
+        line = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
+        self._stream.write(line + b"\n")
 
     def close(self) -> None:
         self._stream.close()

@@ -10,13 +10,19 @@ Tasks run in processes of our own, or through datatrove's executors for Slurm an
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import hashlib
 import json
+import multiprocessing
+import multiprocessing.connection
 import os
+import shlex
 import shutil
+import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
@@ -29,7 +35,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from mmed_train.corpus.config import STEPS, Corpus
-from mmedeval import BackendError, MissingPackageError, MmedevalError, StoreError, UsageError
+from mmedeval import BackendError, DataError, MissingPackageError, MmedevalError, StoreError, UsageError
 
 ExecutorName = Literal["local", "slurm", "ray"]
 Counts = dict[str, Any]
@@ -82,9 +88,16 @@ class Task:
             with _sentences(self.folder):
                 counts = self.phase.work(self.corpus, rank, self.folder, self.before)
                 write_json(done, counts)
-        except MmedevalError as error:
-            write_json(self.folder / FAILED / done.name, {"kind": type(error).__name__, "message": str(error)})
+        except Exception as error:
+            # Noted for whoever waits somewhere else.
+            told = {"message": str(error) or type(error).__name__, "exit_code": getattr(error, "exit_code", 1)}
+            write_json(self.folder / FAILED / done.name, told)
             raise
+
+    def attempt(self, rank: int) -> None:
+        """`run`, whose sentences stay in their file: not every error can be sent from process to process."""
+        with contextlib.suppress(MmedevalError):
+            self.run(rank)
 
     def done(self, rank: int) -> Path:
         return self.folder / TASKS / f"{self.phase.name}{rank:05d}.json"
@@ -114,6 +127,7 @@ def run_step(
         manifest = folder / MANIFEST
         _same_settings(folder, settings)
         if manifest.exists():
+            shutil.rmtree(folder / SCRATCH, ignore_errors=True)
             tell(f"{step.name}: done before")
             return read_json(manifest)
         write_json(folder / SETTINGS, settings)
@@ -178,8 +192,8 @@ def _run_here(task: Task, left: Sequence[int], workers: int, tell: Callable[[str
         for rank in left:
             task.run(rank)
         return
-    with ProcessPoolExecutor(min(workers, len(left)), mp_context=get_context("spawn")) as pool:
-        waiting: set[Future[None]] = {pool.submit(task.run, rank) for rank in left}
+    with ProcessPoolExecutor(min(workers, len(left)), get_context("spawn"), initializer=_end_with_parent) as pool:
+        waiting: set[Future[None]] = {pool.submit(task.attempt, rank) for rank in left}
         total = len(waiting)
         try:
             while waiting:
@@ -197,6 +211,19 @@ def _run_here(task: Task, left: Sequence[int], workers: int, tell: Callable[[str
             pool.shutdown(cancel_futures=True)
 
 
+def _end_with_parent() -> None:
+    """A worker whose parent was killed would go on writing, beside the command that is given anew."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        multiprocessing.connection.wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _run_there(task: Task, executor: ExecutorName, workers: int | None, tell: Callable[[str], None]) -> None:
     try:
         from datatrove.executor import RayPipelineExecutor, SlurmPipelineExecutor
@@ -207,12 +234,16 @@ def _run_there(task: Task, executor: ExecutorName, workers: int | None, tell: Ca
         RayPipelineExecutor(pipeline=[task], tasks=task.phase.tasks, workers=workers or -1, logging_dir=logs).run()
         return
     asked = task.corpus.slurm
+    if not asked.partition:
+        raise UsageError(f'{task.corpus.file} names no partition; give one, as in [slurm] partition = "cpu"')
     job = SlurmPipelineExecutor(
         pipeline=[task],
         tasks=task.phase.tasks,
         workers=workers or -1,
         time=asked.time,
         partition=asked.partition,
+        qos=asked.qos,
+        env_command=f"export PATH={shlex.quote(str(Path(sys.executable).parent))}:$PATH",
         cpus_per_task=asked.cpus_per_task,
         mem_per_cpu_gb=asked.mem_per_cpu_gb,
         job_name=f"mmed-train-{task.folder.name}",
@@ -220,9 +251,17 @@ def _run_there(task: Task, executor: ExecutorName, workers: int | None, tell: Ca
         logging_dir=logs,
     )
     job.run()
-    tell(f"job {job.job_id} is with Slurm; this command waits for it, and finds it again when it is stopped and given anew")
+    tell(f"job {job.job_id} is with Slurm; leave this command running, it waits for the job")
     while task.left() and not any((task.folder / FAILED).glob("*.json")):
         time.sleep(LOOK)
+        if task.left() and not _is_known(job.job_id):
+            return
+
+
+def _is_known(job: int) -> bool:
+    """Whether Slurm still has a job: one that was cancelled, or took too long, leaves no word."""
+    asked = subprocess.run(["squeue", "--noheader", "--jobs", str(job)], capture_output=True, text=True, check=False)
+    return bool(asked.stdout.strip())
 
 
 def _failure(task: Task, missing: Sequence[int]) -> MmedevalError:
@@ -230,7 +269,8 @@ def _failure(task: Task, missing: Sequence[int]) -> MmedevalError:
     for rank in missing:
         file = task.folder / FAILED / task.done(rank).name
         if file.exists():
-            return BackendError(f"task {rank}: {read_json(file)['message']}")
+            told = read_json(file)
+            return (DataError if told["exit_code"] == DataError.exit_code else BackendError)(told["message"])
     return BackendError(f"{len(missing)} tasks of {task.folder.name} ended without a result; {task.folder / 'logs'} tells more")
 
 
@@ -260,7 +300,7 @@ def write_json(file: Path, value: Mapping[str, Any]) -> None:
     file.parent.mkdir(parents=True, exist_ok=True)
     new = file.with_name(f".{file.name}.part")
     with new.open("w", encoding="utf-8") as handle:
-        json.dump(value, handle, ensure_ascii=False, indent=1, sort_keys=True)
+        json.dump(value, handle, indent=1, sort_keys=True)
         handle.flush()
         os.fsync(handle.fileno())
     new.replace(file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -31,14 +32,14 @@ from mmed_train.corpus.language import identify
 from mmed_train.corpus.mixing import Mix, Mixture
 from mmed_train.corpus.ocr import Ocr, Tesseract
 from mmed_train.corpus.quality import reasons as quality_reasons
-from mmed_train.corpus.run import MANIFEST, SCRATCH, Counts, Phase, Step, file_digest, read_json, step_folder
+from mmed_train.corpus.run import MANIFEST, SCRATCH, Counts, Phase, Step, file_digest, read_json, step_folder, write_json
 from mmed_train.corpus.shards import SUFFIX, Kind, open_shards
 from mmed_train.corpus.tokenizing import TextEncoder, load_encoder, write_shard
 from mmedeval import DataError, Sample, TaskOptions, digest
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
 
-DOCUMENTS, REJECTED = "documents", "rejected"
+DOCUMENTS, REJECTED, UNITS = "documents", "rejected", "units.json"
 
 
 class Output:
@@ -108,17 +109,18 @@ def extract_step(corpus: Corpus) -> Step:
     settings = {
         "tasks": corpus.tasks,
         "sources": [
-            {name: getattr(source, name) for name in ("name", "language", "format", "text", "id", "subset", "split")}
+            {name: getattr(source, name) for name in ("name", "language", "format", "text", "id", "subset", "split", "revision")}
             for source in corpus.sources
         ],
         "ocr": None if engine is None else engine.version(),
     }
-    return Step(
-        name="extract",
-        phases=(Phase(name="", work=_extract, tasks=corpus.tasks),),
-        settings=settings,
-        inputs=lambda: _raw(corpus),
+    packages = {"pdf": "pypdfium2", "html": "lxml", "parquet": "pyarrow", "hub": "datasets"}
+    used = sorted({packages[source.format] for source in corpus.sources if source.format in packages})
+    phases = (
+        Phase(name="list", work=_list_units, tasks=1),
+        Phase(name="", work=_extract, tasks=corpus.tasks, packages=("zstandard", *used)),
     )
+    return Step(name="extract", phases=phases, settings=settings, inputs=lambda: _raw(corpus))
 
 
 def _raw(corpus: Corpus) -> dict[str, Any]:
@@ -129,13 +131,21 @@ def _raw(corpus: Corpus) -> dict[str, Any]:
             found[source.name] = source.path
             continue
         paths = [corpus.output / "stdin" / f"{source.name}.jsonl"] if source.path == "-" else files(corpus, source)
-        found[source.name] = {path.name: file_digest(path) for path in paths}
+        found[source.name] = {os.path.relpath(path, corpus.folder): file_digest(path) for path in paths}
     return found
 
 
+def _list_units(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
+    """Once for all tasks: files that come or grow while they work change nothing."""
+    found = [unit for source in corpus.sources for unit in units(corpus, source)]
+    write_json(folder / UNITS, {"units": [{**vars(unit), "source": unit.source.name} for unit in found]})
+    return {}
+
+
 def _extract(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
-    shares = [unit for source in corpus.sources for unit in units(corpus, source)]
-    mine = [unit for number, unit in enumerate(shares) if number % corpus.tasks == rank]
+    sources = {source.name: source for source in corpus.sources}
+    listed = read_json(folder / UNITS)["units"]
+    mine = [Unit(**{**each, "source": sources[each["source"]]}) for each in listed[rank :: corpus.tasks]]
     ocr = _ocr(corpus)
     with ExitStack() as stack:
         kept = stack.enter_context(new_lines(folder / DOCUMENTS / f"{rank:05d}.jsonl.zst"))
@@ -329,7 +339,7 @@ def tokenize_step(corpus: Corpus) -> Step:
     settings = {"tokenizer": told.tokenizer, "revision": told.revision, "bos": told.bos, "eos": told.eos}
 
     def inputs() -> dict[str, Any]:
-        return {**_before(corpus, "tokenize"), "tokenizer": _encoder(corpus).vocabulary.tokenizer}
+        return {**_before(corpus, "tokenize"), **asdict(_encoder(corpus).vocabulary)}
 
     phase = Phase(name="", work=_tokenize, tasks=corpus.tasks, packages=("tokenizers", "transformers"))
     return Step(name="tokenize", phases=(phase,), settings=settings, inputs=inputs)
@@ -338,7 +348,7 @@ def tokenize_step(corpus: Corpus) -> Step:
 def _encoder(corpus: Corpus) -> TextEncoder:
     told = corpus.tokenize
     folder = corpus.inside(told.tokenizer)
-    return load_encoder(folder if folder.is_dir() else told.tokenizer, bos=told.bos, eos=told.eos)
+    return load_encoder(folder if folder.is_dir() else told.tokenizer, revision=told.revision or None, bos=told.bos, eos=told.eos)
 
 
 def _tokenize(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
@@ -400,6 +410,8 @@ def check(corpus: Corpus) -> None:
         if source.format != "hub" and source.path != "-":
             files(corpus, source)
     _ocr(corpus)
+    if "mix" in corpus.steps:
+        _mix(corpus).shares({Kind(source=source.name, language=source.language): 1 for source in corpus.sources})
     if "decontaminate" in corpus.steps:
         _test_samples(corpus.decontaminate.tasks, str(_data_dir(corpus) or ""))
     if "tokenize" in corpus.steps:

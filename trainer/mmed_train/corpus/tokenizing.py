@@ -133,12 +133,14 @@ class TextEncoder:
         return np.concatenate((self._front, *pieces, self._behind)) if any(map(len, pieces)) else pieces[0]
 
 
-def load_encoder(tokenizer: str | Path, *, bos: bool, eos: bool, trust_remote_code: bool = False) -> TextEncoder:
+def load_encoder(
+    tokenizer: str | Path, *, bos: bool, eos: bool, revision: str | None = None, trust_remote_code: bool = False
+) -> TextEncoder:
     """The encoder of a model's folder, or of a name on the Hugging Face hub. Raises `ModelError` and `UsageError`."""
     from transformers import AutoTokenizer
 
     try:
-        loaded = AutoTokenizer.from_pretrained(tokenizer, trust_remote_code=trust_remote_code)
+        loaded = AutoTokenizer.from_pretrained(tokenizer, revision=revision or "main", trust_remote_code=trust_remote_code)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise ModelError(f"the tokenizer {tokenizer} cannot be loaded: {first_line(error)}") from error
     return TextEncoder(loaded, bos=bos, eos=eos)

@@ -122,8 +122,11 @@ def test_parquet_is_read_by_row_groups(tmp_path: Path) -> None:
 def test_a_file_that_is_no_parquet_is_told_by_name(tmp_path: Path) -> None:
     pytest.importorskip("pyarrow")
     (tmp_path / "a.parquet").write_bytes(b"nothing of the kind")
-    with pytest.raises(DataError, match=r"a\.parquet cannot be read as Parquet"):
-        everything(corpus(tmp_path, "a.parquet", "parquet"))
+    found, rejected = everything(corpus(tmp_path, "a.parquet", "parquet"))
+    assert found == []
+    ((_, reason, detail),) = rejected
+    assert reason == "broken file"
+    assert detail.startswith(f"{tmp_path / 'a.parquet'}: ")
 
 
 def test_a_folder_of_texts_is_a_document_per_file_in_the_order_of_names(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mmed_train.corpus import run as module
-from mmed_train.corpus.config import Corpus, Source
+from mmed_train.corpus.config import Corpus, Slurm, Source
 from mmed_train.corpus.run import MANIFEST, Phase, Step, Task, merge, read_json, run_step, step_folder
 from mmedeval import StoreError, UsageError
 from mmedeval.errors import BackendError, DataError
@@ -22,8 +22,11 @@ TOLD: list[str] = []
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Corpus:
+    slurm = Slurm(partition="cpu")
     source = Source(name="s", language="en", path="a.jsonl", format="jsonl")
-    return Corpus(file=tmp_path / "corpus.toml", output=tmp_path / "out", sources=(source,), steps=("extract", "filter"))
+    return Corpus(
+        file=tmp_path / "corpus.toml", output=tmp_path / "out", sources=(source,), steps=("extract", "filter"), slurm=slurm
+    )
 
 
 def write(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> dict[str, Any]:
