@@ -13,7 +13,7 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -87,8 +87,11 @@ class BatchService(Protocol[R_contra]):
     def submit(self, entries: Sequence[Entry], label: str) -> str:
         """Submits a batch and returns the provider's name for it. Nothing may begin after `Traffic.timeout`: nobody waits."""
 
-    def find(self, submission: Submission) -> str | None:
-        """The provider's name for a batch that was perhaps submitted, before a stop or a broken connection told."""
+    def find(self, submission: Submission, taken: Collection[str]) -> str | None:
+        """The provider's name for a batch that was perhaps submitted, before a stop or a broken connection told.
+
+        It is none of `taken`, which are remembered already.
+        """
 
     def status(self, batch: str) -> Status: ...
 
@@ -120,9 +123,16 @@ def ask_in_batches(
     desk.find_lost()
     asked: dict[str, R] = {}
     missing: list[Entry] = []
+    unsound: list[Response] = []
     known = {key for submission in desk.book.submissions for key in submission.keys}
     for request in requests:
         body = service.body(request)
+        try:
+            json.dumps(body, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            message = "the prompt holds half of a surrogate pair, which is no character"
+            unsound.append(Failure(request_id=request.id, kind="refused", message=message))
+            continue
         key = digest([request.id, body])
         asked[key] = request
         if key not in known:
@@ -134,6 +144,7 @@ def ask_in_batches(
                 f"--max-cost {traffic.max_cost:g}: a batch cannot be stopped on the way, and this one of {len(missing)} requests "
                 f"may cost up to {bound:.2f} dollars; raise the limit, or ask for less with --limit or --max-tokens"
             )
+    yield from unsound
     for part in _parts(missing, service.most_requests, service.most_bytes):
         desk.submit(part)
     yield from desk.collect(asked)
@@ -167,7 +178,7 @@ class _Desk(Generic[R]):
     def find_lost(self) -> None:
         """Gives submissions that were cut off their names, or forgets them where they never arrived."""
         for submission in [each for each in self.book.submissions if each.batch is None]:
-            batch = self._call(partial(self.service.find, submission), "looking for a batch")
+            batch = self._call(partial(self.service.find, submission, self.book.names), "looking for a batch")
             if batch is None:
                 self.book.drop(submission)
             else:
@@ -181,7 +192,7 @@ class _Desk(Generic[R]):
 
         def once() -> str:
             nonlocal in_doubt
-            if in_doubt and (batch := self.service.find(submission)) is not None:
+            if in_doubt and (batch := self.service.find(submission, self.book.names)) is not None:
                 return batch
             # It may arrive without our knowing: an answer that was cut off, or takes too long, says nothing.
             in_doubt = True
@@ -206,14 +217,17 @@ class _Desk(Generic[R]):
             for submission in waiting.copy():
                 assert submission.batch is not None
                 wanted = {key: asked[key] for key in submission.keys if key in asked}
-                if wanted:
-                    status = self._status(submission.batch)
-                    if status.refused is not None:
-                        self.book.drop(submission)
-                        raise ModelError(f"{self.server} refused the batch {submission.batch}: {status.refused}")
-                    if not status.ended:
-                        continue
-                    yield from self._fetch(submission.batch, wanted, status)
+                if not wanted:
+                    # Another plan's: whoever submitted it may still come for it.
+                    waiting.remove(submission)
+                    continue
+                status = self._status(submission.batch)
+                if status.refused is not None:
+                    self.book.drop(submission)
+                    raise ModelError(f"{self.server} refused the batch {submission.batch}: {status.refused}")
+                if not status.ended:
+                    continue
+                yield from self._fetch(submission, wanted, status)
                 waiting.remove(submission)
                 self.book.drop(submission)
             if waiting:
@@ -226,18 +240,26 @@ class _Desk(Generic[R]):
         except ModelError as error:
             raise ModelError(f"{error}; to submit its requests anew, delete {self.book.file}") from None
 
-    def _fetch(self, batch: str, wanted: Mapping[str, R], status: Status) -> Iterator[Response]:
-        left = dict(wanted)
+    def _fetch(self, submission: Submission, wanted: Mapping[str, R], status: Status) -> Iterator[Response]:
+        batch, left, others = str(submission.batch), dict(wanted), 0
+        keys = frozenset(submission.keys)
         for number in itertools.count(1):
             try:
                 results = self.service.results(batch)
                 while (found := self._within_time(partial(next, results, None))) is not None:
                     key, result = found
+                    others += key not in keys
                     if key in left:
                         yield self._finished(self._read(left.pop(key), result))
                 break
             except Trouble as trouble:
                 self._pause(trouble, number, f"fetching the batch {batch}")
+        if others and left.keys() == wanted.keys():
+            self.book.drop(submission)
+            raise BackendError(
+                f"the batch {batch} was taken for one that had been cut off, and holds the answers of another run; nothing is "
+                "lost: the same command submits these requests anew"
+            )
         for request in left.values():
             message = f"the batch {batch} {status.why} without an answer to it"
             yield self._finished(Failure(request_id=request.id, kind="backend", message=message))
@@ -303,6 +325,10 @@ class _Book:
     def __init__(self, file: Path) -> None:
         self.file = file
         self.submissions = self._load()
+
+    @property
+    def names(self) -> frozenset[str]:
+        return frozenset(each.batch for each in self.submissions if each.batch is not None)
 
     def add(self, submission: Submission) -> None:
         self._store((*self.submissions, submission))

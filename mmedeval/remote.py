@@ -184,13 +184,13 @@ def wait_of(headers: Mapping[str, str]) -> float | None:
 def trouble_of(status: int, headers: Mapping[str, str], message: str) -> Trouble:
     """What an HTTP status means where the server's own words say nothing else."""
     pause = wait_of(headers)
-    if status in (401, 402, 403, 404):
+    if status in (401, 402, 403, 404, 501):
         return Trouble("hopeless", message)
     if status in (429, 503, 529):
         return Trouble("busy", message, pause=pause)
     if status in (408, 409, 425) or status >= 500:
         return Trouble("passing", message, pause=pause)
-    return Trouble("refused", message, kind="refused")
+    return Trouble("refused", message)
 
 
 @dataclass(kw_only=True)
@@ -213,6 +213,7 @@ class _Line(Generic[R]):
     finished_at: float = 0.0
     delivered_at: float = -math.inf
     gave_up: int = 0
+    unexplained: int = 0
 
     def __post_init__(self) -> None:
         self.gate = _Gate(self.traffic.concurrency)
@@ -354,7 +355,9 @@ class _Line(Generic[R]):
                 "the same command goes on from there"
             )
         if trouble.verdict == "refused":
-            if silent and self.talk.counts["refused"] >= SAME_REFUSALS:
+            # A reason that is the request's own (too long, filtered) comes from a server that works.
+            self.unexplained += trouble.kind == "backend" and trouble.usage == Usage()
+            if silent and self.unexplained >= SAME_REFUSALS:
                 raise ModelError(f"{self.server} refused the first {SAME_REFUSALS} requests and answered none: {trouble}")
             failure = Failure(request_id=request.id, kind=trouble.kind, message=str(trouble), usage=trouble.usage)
             self._finish(request, failure)

@@ -290,6 +290,8 @@ def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, fold
     # A failure is no answer: an unfinished run asks again.
     done = {key for key, result in folder.stored.items() if result.status != "failed"}
     todo = [request for task in prepared.tasks for request in task.requests if _key(request.id) not in done]
+    # What failed before comes last: a server that refuses the first requests of all would end the run each time.
+    todo.sort(key=lambda request: _key(request.id) in folder.stored)
     cost = backend.most_cost(todo)
     if cost is not None:
         catalog.tell(f"{len(todo)} requests to {plan.model}, for at most {cost:.2f} US dollars")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any
@@ -55,7 +55,7 @@ class Batches:
             raw = self.client.messages.batches.with_raw_response.create(requests=requests)
             return str(json.loads(raw.http_response.content)["id"])
 
-    def find(self, submission: Submission) -> str | None:
+    def find(self, submission: Submission, taken: Collection[str]) -> str | None:
         """Batches carry no mark of ours: the nearest in time of as many requests whose keys, once they show, are ours."""
         found: dict[str, float] = {}
         with self._troubles():
@@ -63,6 +63,8 @@ class Batches:
                 later = batch.created_at.timestamp() - submission.begun
                 if later < -CLOCKS_DIFFER:
                     break
+                if batch.id in taken:
+                    continue
                 counts = batch.request_counts
                 total = counts.processing + counts.succeeded + counts.errored + counts.canceled + counts.expired
                 if total == len(submission.keys) and self._may_hold(batch.id, batch.results_url, submission):

@@ -101,6 +101,8 @@ class OpenAIBackend(Backend):
     # --- requests ---
 
     def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[Generation | Failure]:
+        if not self.options.temperature and any(request.sampling.temperature > 0 for request in requests):
+            raise ModelError("--temperature and --model-arg temperature=false contradict each other; leave one out")
         for response in self._responses(requests, self._once):
             assert isinstance(response, Generation | Failure)
             yield response
@@ -218,20 +220,22 @@ class OpenAIBackend(Backend):
         return Reply(response=response, rest=rest)
 
     def _read(self, request: Request, answer: Mapping[str, Any], batch: bool = False) -> Generation | Loglikelihoods:
-        self._answered_by.add(str(answer.get("model")))
+        self._answered_by.add(self.options.server.redact(str(answer.get("model"))))
         if isinstance(request, GenerateRequest):
             return generation_of(request, answer, self.price, batch=batch)
         return letters_of(request, answer, self.price, batch=batch)
 
     async def _sent(self, client: openai.AsyncOpenAI, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], float]:
         """The server's answer as JSON, and for how many seconds it wants no other request."""
-        key_place = self.options.server.key_place
+        key_place, redact = self.options.server.key_place, self.options.server.redact
         path = "/chat/completions" if "messages" in body else "/completions"
         try:
             # What the SDK's own methods do on the way, for bodies and answers of any shape, takes a third of its time.
             raw = await client.post(path, body=body, cast_to=httpx2.Response)
         except openai.OpenAIError as error:
-            raise as_trouble(error, key_place=key_place) from None
+            raise as_trouble(error, key_place=key_place, redact=redact) from None
+        except UnicodeEncodeError:
+            raise Trouble("refused", "the prompt holds half of a surrogate pair, which is no character", kind="refused") from None
         try:
             answer = json.loads(raw.content)
         except ValueError:
@@ -242,5 +246,5 @@ class OpenAIBackend(Backend):
         if isinstance(answer.get("error"), dict) and not answer.get("choices"):
             # Some servers that pass requests on tell an error with status 200.
             code = answer["error"].get("code")
-            raise status_trouble(code if isinstance(code, int) else 500, {}, answer, key_place=key_place)
+            raise status_trouble(code if isinstance(code, int) else 500, {}, answer, key_place=key_place, redact=redact)
         return answer, rest_of(raw.headers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, Final
 
 import openai
@@ -59,7 +59,7 @@ class OpenAIBatches:
         )
         return str(batch["id"])
 
-    def find(self, submission: Submission) -> str | None:
+    def find(self, submission: Submission, taken: Collection[str]) -> str | None:
         # The newest come first; a process that stopped in between left its batch among the last few.
         recent = self._json(lambda: self.client.batches.with_raw_response.list(limit=RECENT))["data"]
         return next((str(each["id"]) for each in recent if (each.get("metadata") or {}).get(LABEL) == submission.label), None)
@@ -94,7 +94,7 @@ class OpenAIBatches:
                 raise Trouble("refused", f"{error.get('code')}: {error.get('message')}")
             answer = result["response"]
             if answer["status_code"] != 200:
-                raise status_trouble(answer["status_code"], {}, answer["body"], key_place=self.key_place)
+                raise status_trouble(answer["status_code"], {}, answer["body"], key_place=self.key_place, redact=self.redact)
             return self._read(request, answer["body"])
         except (KeyError, TypeError, AttributeError):
             raise Trouble("refused", "the batch holds no answer of the format that was asked for") from None
@@ -114,7 +114,7 @@ class OpenAIBatches:
         try:
             return call()
         except openai.OpenAIError as error:
-            trouble = as_trouble(error, key_place=self.key_place)
+            trouble = as_trouble(error, key_place=self.key_place, redact=self.redact)
             # Not even a traceback may show what the server repeated.
             raise Trouble(trouble.verdict, self.redact(str(trouble)), kind=trouble.kind, pause=trouble.pause) from None
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx2
@@ -26,13 +26,14 @@ HINTS = {
     "logprobs": "leave out --model-arg logprobs",
     "top_logprobs": "leave out --model-arg logprobs",
 }
+BAD_KEY, TOO_LARGE = "api key not valid", "request too large"
 LONGEST_MESSAGE = 600
 
 
-def as_trouble(error: openai.OpenAIError, *, key_place: str) -> Trouble:
+def as_trouble(error: openai.OpenAIError, *, key_place: str, redact: Callable[[str], str]) -> Trouble:
     """What an error of the SDK means."""
     if isinstance(error, openai.APIStatusError):
-        return status_trouble(error.status_code, error.response.headers, error.body, key_place=key_place)
+        return status_trouble(error.status_code, error.response.headers, error.body, key_place=key_place, redact=redact)
     cause = error.__cause__ or error
     if isinstance(cause, NO_CONNECTION):
         return Trouble("unreachable", f"no connection: {first_line(cause)}")
@@ -41,17 +42,28 @@ def as_trouble(error: openai.OpenAIError, *, key_place: str) -> Trouble:
     return Trouble("hopeless", f"{type(error).__name__}: {first_line(error)}")
 
 
-def status_trouble(status: int, headers: Mapping[str, str], body: Any, *, key_place: str) -> Trouble:
+def status_trouble(
+    status: int, headers: Mapping[str, str], body: Any, *, key_place: str, redact: Callable[[str], str]
+) -> Trouble:
     """What a status and the server's words mean; `body` is its JSON, or what stands there under "error"."""
+    if isinstance(body, list) and len(body) == 1:
+        body = body[0]  # as Gemini's compatible endpoint puts it
     if isinstance(body, dict) and isinstance(body.get("error"), dict | str):
         body = body["error"]
     told: Mapping[str, Any] = body if isinstance(body, dict) else {}
     codes = {str(told.get(name)) for name in ("code", "type")}
     words = str(told.get("message") or told.get("detail") or (body if isinstance(body, str) and "<" not in body else ""))
+    # Before it is cut: half a key is a secret, too.
+    words = redact(words)
     nothing = "there is nothing at this address; most end in /v1" if status == 404 else "the server says nothing else"
     message = f"HTTP {status}: {words[:LONGEST_MESSAGE] or nothing}"
-    if codes & {*NO_MONEY, *NO_MODEL}:
+    if codes & {*NO_MONEY, *NO_MODEL} or BAD_KEY in words.lower():
         return Trouble("hopeless", message)
+    about = told.get("metadata")
+    if status == 403 and isinstance(about, dict) and {"reasons", "flagged_input"} & about.keys():
+        return Trouble("refused", message, kind="refused")  # OpenRouter's moderation, of this request alone
+    if status == 429 and TOO_LARGE in words.lower():
+        return Trouble("refused", message, kind="too_long")
     if status < 500 and status != 429:
         if codes & {*FILTERED}:
             return Trouble("refused", message, kind="refused")

@@ -14,6 +14,8 @@ from mmedeval.servers import Price
 from mmedeval_openai.options import Options
 
 MOST_STOPS = 4
+BROKEN = ("error", "abort")
+"""What servers that pass answers on say where these broke off."""
 MOST_LETTERS = 20
 """So many tokens with their log-probabilities the endpoints give."""
 FRAME = 64
@@ -102,12 +104,14 @@ def generation_of(request: GenerateRequest, answer: Mapping[str, Any], price: Pr
         thought = bool(message.get("reasoning_content") or message.get("reasoning"))
         if not isinstance(text, str):
             raise TypeError
-    except (KeyError, IndexError, TypeError, AttributeError):
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
         _malformed()
     if refusal:
         raise Trouble("refused", f"the model refused: {refusal}", kind="refused", usage=usage)
     if reason == "content_filter":
         raise Trouble("refused", "a content filter stopped the answer", kind="refused", usage=usage)
+    if reason in BROKEN or choice.get("error"):
+        raise Trouble("passing", f"the server broke the answer off (finish_reason {reason})", usage=usage)
     if not text.strip() and reason == "length" and (thought or usage.tokens_thinking):
         message = f"all {usage.tokens_out} tokens went into thinking; allow more with --max-tokens"
         raise Trouble("refused", message, usage=usage)
@@ -130,7 +134,9 @@ def letters_of(request: LoglikelihoodRequest, answer: Mapping[str, Any], price: 
     try:
         choice = answer["choices"][0]
         usage = usage_of(answer, price, batch=batch)
-        told = choice.get("logprobs")
+        told, reason = choice.get("logprobs"), choice.get("finish_reason")
+        if reason == "content_filter" or (choice.get("message") or {}).get("refusal"):
+            raise Trouble("refused", "the model, or a content filter, refused", kind="refused", usage=usage)
         if told is None or told.get("content") is None:
             raise Trouble("hopeless", "the answer holds no log-probabilities; leave out --model-arg logprobs=true")
         best = [(str(each["token"]), float(each["logprob"])) for token in told["content"][:1] for each in token["top_logprobs"]]
@@ -154,6 +160,8 @@ def usage_of(answer: Mapping[str, Any], price: Price | None, *, batch: bool = Fa
     told = answer.get("usage") or {}
     inside, outside = told.get("prompt_tokens_details") or {}, told.get("completion_tokens_details") or {}
     tokens_in, tokens_out = int(told.get("prompt_tokens") or 0), int(told.get("completion_tokens") or 0)
+    # Some count thinking in the total alone.
+    tokens_out = max(tokens_out, int(told.get("total_tokens") or 0) - tokens_in)
     cached, written = int(inside.get("cached_tokens") or 0), int(inside.get("cache_write_tokens") or 0)
     cost = None
     if price is not None:

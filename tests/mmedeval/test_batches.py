@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +52,7 @@ class Desk:
         self.on("submitted")
         return name
 
-    def find(self, submission: Submission) -> str | None:
+    def find(self, submission: Submission, taken: Collection[str]) -> str | None:
         self.on("find")
         return self.labels.get(submission.label)
 
@@ -200,6 +200,36 @@ def test_an_entry_that_failed_is_a_failure_with_its_reason_and_the_next_run_asks
     again = [*ask(desk, tmp_path, requests(3)[1:])]
     assert all(isinstance(each, Generation) for each in again)
     assert desk.asked == {"question 0": 1, "question 1": 2, "question 2": 2}
+
+
+def test_what_another_plan_submitted_is_kept_for_it(tmp_path: Path) -> None:
+    desk, ours, others = Desk(late=0), requests(3), requests(6)[3:]
+    desk.on = raises("status", error=KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        list(ask(desk, tmp_path, ours))
+    assert len(list(ask(desk, tmp_path, others))) == 3
+    assert len(list(ask(desk, tmp_path, ours))) == 3
+    assert set(desk.asked.values()) == {1}
+    assert remembered(tmp_path) == []
+
+
+def test_a_batch_that_turns_out_to_be_another_runs_is_forgotten_and_nothing_is_scored(tmp_path: Path) -> None:
+    desk = Desk(late=0)
+    desk.submit([Entry(key="f" * 64, body={"prompt": "of somebody else"})], "theirs")
+    desk.on = raises("submit", error=Trouble("passing", "HTTP 500"), times=1)
+    desk.find = lambda submission, taken: None if "batch-0" in taken else "batch-0"  # type: ignore[method-assign]
+    with pytest.raises(BackendError, match="the batch batch-0 was taken for one that had been cut off"):
+        list(ask(desk, tmp_path, requests(1)))
+    assert remembered(tmp_path) == []
+    (answer,) = ask(desk, tmp_path, requests(1))
+    assert isinstance(answer, Generation)
+
+
+def test_half_a_surrogate_pair_is_a_failure_of_its_own_request(tmp_path: Path) -> None:
+    asked = [*requests(2), GenerateRequest(id="odd", prompt=Prompt(question="\ud83d"), sampling=Sampling(), options={})]
+    found = {response.request_id: response for response in ask(Desk(late=0), tmp_path, asked)}
+    assert isinstance(found["odd"], Failure)
+    assert sum(isinstance(response, Generation) for response in found.values()) == 2
 
 
 def test_a_batch_that_is_refused_is_told_with_the_reason_and_forgotten(tmp_path: Path) -> None:

@@ -169,12 +169,22 @@ def test_what_the_server_refuses_is_a_failure_with_its_reason_and_is_not_asked_a
 
 def test_a_server_that_refuses_everything_from_the_start_ends_the_run() -> None:
     async def answer(request: GenerateRequest, _: int) -> None:
-        raise Trouble("refused", "HTTP 400: no such parameter", kind="refused")
+        raise Trouble("refused", "HTTP 400: no such parameter")
 
     server = Server(answer)
     with pytest.raises(ModelError, match="refused the first 20 requests and answered none: HTTP 400: no such parameter"):
         server.responses(1000)
     assert len(server.tries) < 50
+
+
+@pytest.mark.parametrize("kind", ["too_long", "refused"])
+def test_requests_that_are_refused_for_a_reason_of_their_own_do_not_end_the_run(kind: Any) -> None:
+    async def answer(request: GenerateRequest, _: int) -> None:
+        if int(request.id) < 60:
+            raise Trouble("refused", "HTTP 400: of this prompt", kind=kind)
+
+    responses = Server(answer).responses(70)
+    assert sum(isinstance(response, Failure) for response in responses.values()) == 60
 
 
 @pytest.mark.parametrize("poison", [0, 50, 99])

@@ -147,7 +147,7 @@ def test_failures_are_asked_again_when_an_unfinished_run_goes_on_and_answers_are
         totals.append(total)
 
     record, path = run(PLAN, offer(second, mmedeval_run_started=mmedeval_run_started), tmp_path / "run")
-    assert second.asked == [f"static/test-{i}" for i in (1, 3, 5, 6)]
+    assert second.asked == [f"static/test-{i}" for i in (5, 6, 1, 3)]
     assert totals == [4]
     assert (record.data["counts"]["ok"], record.data["counts"]["failed"]) == (5, 1)
     assert [(result.sample.id, result.status) for result in read_samples(path)] == [

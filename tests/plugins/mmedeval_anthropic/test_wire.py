@@ -244,7 +244,7 @@ def test_a_rate_limit_that_is_used_up_tells_how_long_to_rest() -> None:
         (400, "input length and `max_tokens` exceed context limit: 9 + 9 > 8", "refused", "too_long"),
         (413, "Request exceeds the maximum size", "refused", "too_long"),
         (400, "Output blocked by content filtering policy", "refused", "refused"),
-        (400, "messages: text content blocks must be non-empty", "refused", "refused"),
+        (400, "messages: text content blocks must be non-empty", "refused", "backend"),
         (400, "Your credit balance is too low to access the Anthropic API.", "hopeless", "backend"),
         (401, "invalid x-api-key", "hopeless", "backend"),
         (402, "billing", "hopeless", "backend"),

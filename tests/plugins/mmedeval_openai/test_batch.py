@@ -113,8 +113,8 @@ def test_a_batch_whose_name_never_arrived_is_found_by_its_label(batched: Make, q
         service.submit([], "another")
         name = service.submit([], "ours")
         service.submit([], "a third")
-        assert service.find(Submission(label="ours", begun=0.0, keys=())) == name
-        assert service.find(Submission(label="nobody's", begun=0.0, keys=())) is None
+        assert service.find(Submission(label="ours", begun=0.0, keys=()), ()) == name
+        assert service.find(Submission(label="nobody's", begun=0.0, keys=()), ()) is None
 
 
 def test_a_submission_that_nobody_waits_for_any_more_does_not_become_a_batch(batched: Make, faulty_server: Any) -> None:

@@ -12,7 +12,9 @@ from mmedeval_openai.troubles import status_trouble
 
 
 def trouble(status: int, body: Any, **headers: str) -> Any:
-    return status_trouble(status, headers, body, key_place="the file key.txt")
+    return status_trouble(
+        status, headers, body, key_place="the file key.txt", redact=lambda text: text.replace("sk-secret", "[key]")
+    )
 
 
 def error(message: str, **fields: Any) -> dict[str, Any]:
@@ -48,14 +50,25 @@ def error(message: str, **fields: Any) -> dict[str, Any]:
         (403, error("Flagged", code="content_policy_violation"), "refused", "refused"),
         (400, error("Invalid prompt: flagged", code="invalid_prompt"), "refused", "refused"),
         (400, error("Unsupported value", code="unsupported_value", param="temperature"), "hopeless", "backend"),
-        (400, error("something else"), "refused", "refused"),
-        (422, {"detail": [{"loc": ["body"], "msg": "field required"}]}, "refused", "refused"),
+        (400, error("something else"), "refused", "backend"),
+        (422, {"detail": [{"loc": ["body"], "msg": "field required"}]}, "refused", "backend"),
+        (501, error("not supported"), "hopeless", "backend"),
+        (429, error("Request too large for gpt-9: tokens must be reduced"), "refused", "too_long"),
+        # OpenRouter's moderation, of one prompt
+        (403, {"error": {"message": "flagged", "metadata": {"reasons": ["self-harm"]}}}, "refused", "refused"),
+        # Gemini's compatible endpoint
+        (400, [{"error": {"message": "API key not valid. Please pass a valid API key.", "code": 400}}], "hopeless", "backend"),
     ],
 )
 def test_what_a_status_and_its_words_mean(status: int, body: Any, verdict: str, kind: str) -> None:
     got = trouble(status, body)
     assert (got.verdict, got.kind) == (verdict, kind)
     assert str(got).startswith(f"HTTP {status}: ")
+
+
+def test_a_key_is_taken_out_before_a_long_message_is_cut() -> None:
+    words = "x" * 595 + "sk-secret"
+    assert "sk-" not in str(trouble(500, error(words)))
 
 
 def test_a_pause_that_the_server_asks_for_is_kept() -> None:

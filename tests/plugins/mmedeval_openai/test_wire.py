@@ -230,6 +230,26 @@ def test_an_answer_that_ends_at_once_has_no_letter(score: Make) -> None:
     assert letters_of(score(), given, None, batch=False).values == (-math.inf, -math.inf)
 
 
+@pytest.mark.parametrize("more", [{"finish_reason": "content_filter"}, {"message": {"content": None, "refusal": "No."}}])
+def test_a_refusal_is_no_lack_of_log_probabilities(score: Make, more: Any) -> None:
+    given = {**answer(""), "choices": [{"message": {"content": ""}, "logprobs": None, **more}]}
+    with pytest.raises(Trouble) as caught:
+        letters_of(score(), given, None, batch=False)
+    assert (caught.value.verdict, caught.value.kind) == ("refused", "refused")
+
+
+@pytest.mark.parametrize("reason", ["error", "abort"])
+def test_an_answer_that_broke_off_is_none(write: Make, reason: str) -> None:
+    with pytest.raises(Trouble, match="broke the answer off") as caught:
+        read(write(), answer("The ans", finish=reason))
+    assert caught.value.verdict == "passing"
+
+
+def test_thinking_that_is_counted_in_the_total_alone_is_paid(write: Make) -> None:
+    given = {**answer("Answer: A"), "usage": {"prompt_tokens": 10, "completion_tokens": 5, "total_tokens": 60}}
+    assert read(write(), given).usage.tokens_out == 50
+
+
 @pytest.mark.parametrize("logprobs", [{}, {"logprobs": None}, {"logprobs": {"content": None}}])
 def test_a_server_without_log_probabilities_ends_the_run(score: Make, logprobs: Any) -> None:
     with pytest.raises(Trouble, match=r"leave out --model-arg logprobs=true") as caught:
