@@ -224,7 +224,7 @@ def average_tokens(folder: Path, lines: Sequence[Mapping[str, Any]]) -> dict[str
 def main() -> None:
     places = Places(root=Path(sys.argv[1]))
     texts = tokenizer_texts()
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]  # transformers is typed in parts
     for name, shape in SHAPES.items():
         make_model(places.model(name), shape, texts)
         check_letters(places.model(name), shape)

@@ -157,7 +157,7 @@ def learn(texts: Sequence[str]) -> Any:
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(vocab_size=32_000, special_tokens=["</s>"], initial_alphabet=alphabet, show_progress=False)
     tokenizer.train_from_iterator(texts[:300], trainer)
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="</s>")  # type: ignore[no-untyped-call]  # transformers is typed in parts
 
 
 if __name__ == "__main__":

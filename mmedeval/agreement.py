@@ -227,7 +227,7 @@ def rater_agreement(
         ("alpha_ratings_interval", ratings, "interval"),
         ("alpha_places", places, "ordinal"),
     ):
-        figures[name] = _alpha_figure([_units(given, item) for item in shared], level, weights)  # type: ignore[arg-type]
+        figures[name] = _alpha_figure([_units(given, item) for item in shared], level, weights)  # type: ignore[arg-type]  # each one is a Literal
     taus = [_mean_tau([given[item] for given in places.values() if item in given]) for item in shared]
     figures["tau_places"] = _figure([taus, [1.0] * len(taus)], _share, weights, len(shared))
     for one, other in combinations(ratings, 2):

@@ -16,17 +16,17 @@ hookimpl = pluggy.HookimplMarker("mmedeval")
 
 
 @hookspec
-def mmedeval_backends() -> Iterable[BackendSpec]:  # type: ignore[empty-body]
+def mmedeval_backends() -> Iterable[BackendSpec]:  # type: ignore[empty-body]  # a hook has no body
     """Called once, at the first look-up of a backend. Does no I/O and imports nothing heavy. All results are merged."""
 
 
 @hookspec
-def mmedeval_tasks() -> Iterable[TaskSpec]:  # type: ignore[empty-body]
+def mmedeval_tasks() -> Iterable[TaskSpec]:  # type: ignore[empty-body]  # a hook has no body
     """Called once, at the first look-up of a task. Does no I/O and imports nothing heavy. All results are merged."""
 
 
 @hookspec
-def mmedeval_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]
+def mmedeval_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]  # a hook has no body
     """Called once, at the first look-up of a metric. Does no I/O and imports nothing heavy. All results are merged."""
 
 

@@ -40,7 +40,7 @@ def make_sample(
         question=f"{question} ({number})",
         options=dict(zip("ABCDEFGHIJ", options, strict=False)),
         answer=frozenset(answer),
-        **fields,  # type: ignore[arg-type]
+        **fields,  # type: ignore[arg-type]  # any field of Sample
     )
 
 

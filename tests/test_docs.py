@@ -28,7 +28,7 @@ def test_a_prompt_shown_in_the_documentation_is_the_prompt_that_is_sent(
 ) -> None:
     catalog = Catalog(make_host())
     backend = ScriptedBackend(write=lambda request: Generation(request_id=request.id, text=""), score=prefer(lambda request: "A"))
-    plan = RunPlan(model="scripted:any", tasks=(task,), protocol=protocol, shots=int(shots))  # type: ignore[arg-type]
+    plan = RunPlan(model="scripted:any", tasks=(task,), protocol=protocol, shots=int(shots))
     prepared = prepare(plan, catalog, backend).tasks[0]
     request = next(request for request in prepared.requests if request.id == f"{task}/{sample}")
     prompt = request.prompt

@@ -72,7 +72,7 @@ def command(
     metric = next(metric for metric in catalog.load_metrics(["judge"], "chat", arguments) if metric.spec.name == "judge")
     out.mkdir(parents=True, exist_ok=True)
     metric.prepare(catalog, out)
-    found = metric.score.compare(results, mode, items)  # type: ignore[attr-defined]
+    found = metric.score.compare(results, mode, items)  # type: ignore[attr-defined]  # asked for by name
     (out / "contest.json").write_text(to_json(found, indent=2) + "\n", encoding="utf-8")
     if as_json:
         echo_json(found, indent=2)

@@ -85,7 +85,7 @@ def shared_prefix_attention(
     scale = scaling if scaling is not None else size**-0.5
     out, norm = _partial(query, key, value, attention_mask, scale, softcap, causal=attention_mask is None)
     if shared_prefix:
-        layer = shared_prefix[int(module.layer_idx)]  # type: ignore[arg-type]
+        layer = shared_prefix[int(module.layer_idx)]  # type: ignore[arg-type]  # an int, set by transformers
         together = query.transpose(0, 1).reshape(1, heads, rows * length, size)
         before, before_norm = _partial(together, layer.keys, layer.values, None, scale, softcap, causal=False)
         before = before.view(heads, rows, length, size).transpose(0, 1)

@@ -31,6 +31,6 @@ def _tensors(folder: ModelFolder, *, adapter: bool) -> Iterator[tuple[str, Any]]
         if name.endswith(".safetensors") and name.startswith("adapter_") == adapter:
             try:
                 with safe_open(folder.path / name, "np") as file:
-                    yield from [(key, file.get_slice(key)) for key in file.keys()]  # noqa: SIM118
+                    yield from [(key, file.get_slice(key)) for key in file.keys()]  # noqa: SIM118  # a file of safetensors is no mapping
             except (OSError, SafetensorError) as error:
                 raise ModelError(f"{folder.path / name} cannot be read: {first_line(error)}; copy the file again") from error

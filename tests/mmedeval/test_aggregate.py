@@ -93,7 +93,7 @@ def test_the_average_is_the_plain_mean_of_the_languages_however_many_items_they_
     average = averaged(tasks)
     assert average.value == pytest.approx((0.9 + 0.5 + 0.0) / 3)
     assert (average.task, average.language, average.n, average.scored) == ("bench", AVERAGE, 103, 103)
-    assert (average.low, average.high) == bootstrap_mean([task.scores["accuracy"] for task in tasks])  # type: ignore[misc]
+    assert (average.low, average.high) == bootstrap_mean([task.scores["accuracy"] for task in tasks])
 
 
 def test_an_average_over_languages_of_which_one_has_no_score_has_no_value() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
-from scipy import stats  # type: ignore[import-untyped]
+from scipy import stats
 
 from mmedeval import (
     LoglikelihoodRequest,
@@ -119,7 +119,7 @@ def evaluated(task: StaticTask, folder: Path, model: str, **arguments: str) -> R
     def mmedeval_tasks() -> Sequence[TaskSpec]:
         return [task.spec()]
 
-    plugin.mmedeval_tasks = hookimpl(mmedeval_tasks)  # type: ignore[attr-defined]
+    plugin.mmedeval_tasks = hookimpl(mmedeval_tasks)
     plan = RunPlan(model=model, tasks=(task.name,), model_args=arguments)
     record, _ = run(plan, Catalog(make_host(block=["hf", "mmedbench"], extra=[plugin])), folder)
     return record

@@ -217,7 +217,7 @@ def test_a_batch_that_turns_out_to_be_another_runs_is_forgotten_and_nothing_is_s
     desk = Desk(late=0)
     desk.submit([Entry(key="f" * 64, body={"prompt": "of somebody else"})], "theirs")
     desk.on = raises("submit", error=Trouble("passing", "HTTP 500"), times=1)
-    desk.find = lambda submission, taken: None if "batch-0" in taken else "batch-0"  # type: ignore[method-assign]
+    desk.find = lambda submission, taken: None if "batch-0" in taken else "batch-0"
     with pytest.raises(BackendError, match="the batch batch-0 was taken for one that had been cut off"):
         list(ask(desk, tmp_path, requests(1)))
     assert remembered(tmp_path) == []

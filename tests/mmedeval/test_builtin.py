@@ -85,7 +85,7 @@ def test_normalised_accuracy_is_that_of_the_best_logarithm_per_unit(name: str, l
     items, expected = [], []
     for number in range(60):
         logprobs = [-1 - 9 * abs(math.sin(number * 7 + i)) for i in range(len(texts))]
-        best = "ABCDE"[min(range(5), key=lambda i, values=logprobs: -values[i] / length(texts[i]))]  # type: ignore[misc]
+        best = "ABCDE"[min(range(5), key=lambda i, values=logprobs: -values[i] / length(texts[i]))]
         items.append(cloze_result(texts, logprobs, right="ABCDE"[number % 5]))
         expected.append(float(best == "ABCDE"[number % 5]))
     assert metric(name)(items) == expected

@@ -27,7 +27,7 @@ MINI = ("--model", "baseline:random", "--tasks", "mmedbench_mini_en")
 HEAVY = ("torch", "transformers", "numpy", "scipy", "huggingface_hub", "peft", "safetensors", "tokenizers", "accelerate")
 needs_transformers = pytest.mark.skipif(importlib.util.find_spec("transformers") is None, reason="transformers is not installed")
 LONG = "n" * 300
-MINI_DATA = Path(str(importlib.util.find_spec("mmedeval_mmedbench").origin)).parent / "mini"  # type: ignore[union-attr]
+MINI_DATA = Path(str(importlib.util.find_spec("mmedeval_mmedbench").origin)).parent / "mini"
 
 
 @pytest.fixture(autouse=True)

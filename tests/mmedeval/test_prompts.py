@@ -391,7 +391,7 @@ def plugin_with(*tasks: TaskSpec) -> types.ModuleType:
     def mmedeval_tasks() -> Sequence[TaskSpec]:
         return tasks
 
-    plugin.mmedeval_tasks = hookimpl(mmedeval_tasks)  # type: ignore[attr-defined]
+    plugin.mmedeval_tasks = hookimpl(mmedeval_tasks)
     return plugin
 
 

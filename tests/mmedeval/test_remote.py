@@ -351,7 +351,7 @@ def test_where_all_fail_not_all_are_begun(monkeypatch: pytest.MonkeyPatch) -> No
     next(responses)
     time.sleep(0.2)
     assert len(server.tries) == 1 + 2 * 8
-    responses.close()  # type: ignore[attr-defined]
+    responses.close()
 
 
 def test_a_request_that_is_tried_again_goes_before_all_new_ones() -> None:
@@ -456,7 +456,7 @@ def test_closing_the_iterator_cancels_what_is_in_flight_and_waits_for_the_thread
     server = Server(answer)
     responses = server.iterate(1000, concurrency=10)
     assert len(list(itertools.islice(responses, 15))) == 15
-    responses.close()  # type: ignore[attr-defined]
+    responses.close()
     assert no_threads_left()
     assert server.in_flight == 0
     assert (server.opened, server.closed) == (1, 1)

@@ -320,9 +320,9 @@ def test_numbers_of_another_kind_than_pythons_own_are_stored_as_plain_ones(tmp_p
     """As numpy's are, which JSON does not take."""
 
     def score(request: LoglikelihoodRequest) -> Loglikelihoods:
-        return Loglikelihoods(request_id=request.id, values=tuple(Fraction(-1 - i, 2) for i in range(4)))  # type: ignore[misc]
+        return Loglikelihoods(request_id=request.id, values=tuple(Fraction(-1 - i, 2) for i in range(4)))
 
-    spec = MetricSpec(name="half", summary="", load=lambda: lambda results: [Fraction(1, 2) for _ in results])  # type: ignore[misc]
+    spec = MetricSpec(name="half", summary="", load=lambda: lambda results: [Fraction(1, 2) for _ in results])
     catalog = offer(ScriptedBackend(score=score), mmedeval_metrics=lambda: [spec])
     record, path = run(replace(PLAN, metrics=("half",)), catalog, tmp_path / "run")
     assert figure(record, "half").value == 0.5
@@ -331,7 +331,7 @@ def test_numbers_of_another_kind_than_pythons_own_are_stored_as_plain_ones(tmp_p
 
 
 def test_loglikelihoods_that_are_not_even_numbers_are_told(tmp_path: Path) -> None:
-    backend = ScriptedBackend(score=lambda request: Loglikelihoods(request_id=request.id, values=(None,) * 4))  # type: ignore[arg-type]
+    backend = ScriptedBackend(score=lambda request: Loglikelihoods(request_id=request.id, values=(None,) * 4))
     with pytest.raises(PluginError, match="static/test-1 hold None, which is no number"):
         run(PLAN, offer(backend), tmp_path / "run")
 
@@ -470,7 +470,7 @@ def test_questions_with_pictures_can_be_left_out_and_a_limit_counts_what_is_left
 
 def fingerprint(plan: RunPlan = PLAN, *tasks: StaticTask, name: str = "any", **hooks: Any) -> str:
     backend = ScriptedBackend(write=lambda request: Generation(request_id=request.id, text=""))
-    backend.fingerprint = lambda: name  # type: ignore[method-assign]
+    backend.fingerprint = lambda: name
     return prepare(plan, offer(backend, *tasks, **hooks), backend).fingerprint
 
 

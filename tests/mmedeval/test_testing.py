@@ -174,7 +174,7 @@ def test_prefer_makes_one_set_of_letters_the_likeliest() -> None:
         id="a", prompt=Prompt(question="Q?"), continuations=("",) * len(answers), answers=answers, options={}
     )
     for answer in answers:
-        values = prefer(lambda _, answer=answer: "".join(answer))(ask).values  # type: ignore[misc]
+        values = prefer(lambda _, answer=answer: "".join(answer))(ask).values
         assert answers[values.index(max(values))] == answer
 
 

@@ -18,10 +18,10 @@ def test_every_value_is_frozen() -> None:
     values = [thing for thing in vars(types).values() if isinstance(thing, type) and dataclasses.is_dataclass(thing)]
     assert len(values) > 15
     for value in values:
-        assert value.__dataclass_params__.frozen, value  # type: ignore[attr-defined]
+        assert value.__dataclass_params__.frozen, value
         assert "__slots__" in vars(value), value
     with pytest.raises(dataclasses.FrozenInstanceError):
-        PROMPT.question = "other"  # type: ignore[misc]
+        PROMPT.question = "other"
 
 
 def test_a_prompt_reads_as_one_text_or_as_a_conversation() -> None:

@@ -202,6 +202,15 @@ def test_half_a_surrogate_pair_fails_its_own_request_alone(open_backend: Open) -
     assert all(isinstance(response, Generation) for response in found.values())
 
 
+def test_writing_to_the_cache_costs_a_quarter_more_unless_the_file_of_prices_says_otherwise(
+    open_backend: Open, tmp_path: Path
+) -> None:
+    (tmp_path / "prices.toml").write_text("[claude]\ninput = 4\noutput = 20\n[other]\ninput = 4\noutput = 20\nwritten = 4.5\n")
+    prices = str(tmp_path / "prices.toml")
+    assert open_backend("claude", prices=prices).price.written == 5.0
+    assert open_backend("other", prices=prices).price.written == 4.5
+
+
 def test_a_limit_of_costs_holds(open_backend: Open, faulty_server: Any, tmp_path: Path) -> None:
     (tmp_path / "prices.toml").write_text(PRICES)
     got: list[Any] = []

@@ -228,7 +228,7 @@ def test_sampled_text_is_drawn_from_the_models_own_probabilities(backend: Any) -
     weights = np.exp(rows[0] - rows[0].max())
     expected: Counter[str] = Counter()
     for token, weight in enumerate(weights / weights.sum()):
-        expected[backend.vocabulary.decode([token])] += 3000 * weight  # type: ignore[assignment]
+        expected[backend.vocabulary.decode([token])] += 3000 * weight
     common = [text for text, count in expected.items() if count >= 8]
     observed = [drawn[text] for text in common] + [3000 - sum(drawn[text] for text in common)]
     wanted = [expected[text] for text in common] + [3000 - sum(expected[text] for text in common)]

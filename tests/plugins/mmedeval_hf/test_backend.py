@@ -752,7 +752,7 @@ def test_asking_alone_leaves_no_trace_even_if_it_is_given_up(tiny: Callable[...,
     before, rows = backend.runtime(), backend.compute.rows_at_once
     responses = iter(backend.alone(asked))
     next(responses)
-    responses.close()  # type: ignore[attr-defined]
+    responses.close()
     assert backend.runtime() == before
     assert backend.compute.rows_at_once == rows
 
@@ -810,7 +810,7 @@ def test_of_the_tokens_of_the_embedded_questions_one_in_twenty_is_computed_twice
         RunPlan(model="hf:any", tasks=("mmedbench_mini",), protocol="letter", shots=shots), Catalog(make_host()), backend
     )
     requests = [request for task in prepared.tasks for request in task.requests]
-    assert len(list(backend.loglikelihood(requests))) == 240  # type: ignore[arg-type]
+    assert len(list(backend.loglikelihood(requests))) == 240
     assert backend.runtime()["process"]["computed_per_distinct"] <= 1.05
 
 

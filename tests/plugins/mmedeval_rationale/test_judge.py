@@ -172,7 +172,7 @@ def test_the_number_of_questions_and_their_cost_are_told_before_the_judge_is_ask
     told: list[tuple[str, int]] = []
     asked = Asked(lambda request: verdict_of(request, 2))
     asked.catalog.tell = lambda sentence: told.append((sentence, len(asked.requests)))
-    asked.judging.most_cost = lambda requests: 0.25 * len(requests)  # type: ignore[method-assign]
+    asked.judging.most_cost = lambda requests: 0.25 * len(requests)
     asked.run(tmp_path / "run")
     assert told == [("judging:any will be asked 3 times, for at most 0.75 US dollars", 0)]
     assert {json.dumps(request.schema) != "null" for request in asked.requests} == {True}

@@ -77,7 +77,7 @@ PASSED = {"human_checked": True, "human_check_passed": True}
 
 def test_by_default_only_references_that_a_person_found_good_are_compared(tmp_path: Path) -> None:
     catalog = offer(TEXTS, first=PASSED, second={"human_checked": True, "human_check_passed": False}, third={})
-    record, path = run(RunPlan(**PLAN, metrics=("rouge1",)), catalog, tmp_path / "run")  # type: ignore[arg-type]
+    record, path = run(RunPlan(**PLAN, metrics=("rouge1",)), catalog, tmp_path / "run")
     (figure,) = [figure for figure in record.aggregates if figure.metric == "rouge1"]
     assert (figure.value, figure.scored, figure.n, figure.scale) == (100, 1, 3, 100)
     assert read_record(path)["metrics"]["rouge1"]["rationale_items"] == "checked"
@@ -86,7 +86,7 @@ def test_by_default_only_references_that_a_person_found_good_are_compared(tmp_pa
 
 def test_all_references_are_compared_when_asked_for_and_an_unread_answer_keeps_its_rationale(tmp_path: Path) -> None:
     catalog = offer(TEXTS, first=PASSED, second={}, third={})
-    plan = RunPlan(**PLAN, metrics=("rouge1",), metric_args={"rationale_items": "all"})  # type: ignore[arg-type]
+    plan = RunPlan(**PLAN, metrics=("rouge1",), metric_args={"rationale_items": "all"})
     record, path = run(plan, catalog, tmp_path / "run")
     (figure,) = [figure for figure in record.aggregates if figure.metric == "rouge1"]
     assert figure.scored == 3
@@ -96,7 +96,7 @@ def test_all_references_are_compared_when_asked_for_and_an_unread_answer_keeps_i
 
 def test_a_stored_run_gets_any_metric_afterwards(tmp_path: Path) -> None:
     catalog = offer(TEXTS, first=PASSED, second={}, third={})
-    run(RunPlan(**PLAN), catalog, tmp_path / "run")  # type: ignore[arg-type]
+    run(RunPlan(**PLAN), catalog, tmp_path / "run")
     names = [name for name in SUMMARIES if "bertscore" not in name]
     arguments = ["rescore", str(tmp_path / "run"), "--metrics", ",".join([*names, "in_language"]), "--rationale-items", "all"]
     result = CliRunner().invoke(cli, arguments)
@@ -109,7 +109,7 @@ def test_a_stored_run_gets_any_metric_afterwards(tmp_path: Path) -> None:
 
 def test_a_setting_that_no_chosen_metric_takes_is_refused_before_the_model_is_asked(tmp_path: Path) -> None:
     catalog = offer(TEXTS, first=PASSED)
-    plan = RunPlan(**PLAN, metric_args={"rationale_items": "all"})  # type: ignore[arg-type]
+    plan = RunPlan(**PLAN, metric_args={"rationale_items": "all"})
     with pytest.raises(UnknownNameError, match=r"it belongs to the metrics .*rouge1"):
         run(plan, catalog, tmp_path / "run")
     assert not (tmp_path / "run").exists()

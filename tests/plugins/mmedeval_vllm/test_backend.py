@@ -70,14 +70,14 @@ def scored(backend: Backend, requests: Sequence[Any]) -> dict[str, Loglikelihood
     found = {response.request_id: response for response in backend.loglikelihood(requests)}
     assert sorted(found) == sorted(request.id for request in requests)
     assert all(isinstance(response, Loglikelihoods) for response in found.values()), found
-    return found  # type: ignore[return-value]
+    return found
 
 
 def written(backend: Backend, requests: Sequence[Any]) -> dict[str, Generation]:
     found = {response.request_id: response for response in backend.generate(requests)}
     assert sorted(found) == sorted(request.id for request in requests)
     assert all(isinstance(response, Generation) for response in found.values()), found
-    return found  # type: ignore[return-value]
+    return found
 
 
 def ask(question: str, continuations: Sequence[str], name: str = "a", **prompt: Any) -> LoglikelihoodRequest:
@@ -169,7 +169,7 @@ def test_asking_alone_changes_nothing_and_leaves_no_trace(short: VLLMBackend) ->
     before = short.runtime()
     responses = {response.request_id: response for response in short.alone(asked)}
     assert short.runtime() == before
-    assert worst({name: responses[name] for name in company}, company) <= FOUND  # type: ignore[misc]
+    assert worst({name: responses[name] for name in company}, company) <= FOUND
     assert isinstance(responses["text"], Generation)
     assert responses["text"].text == text
 
@@ -205,7 +205,7 @@ def parameters(**settings: Any) -> Any:
 def test_a_run_that_is_stopped_leaves_nothing_behind(short: VLLMBackend) -> None:
     responses = short.loglikelihood(uneven())
     next(responses)
-    responses.close()  # type: ignore[attr-defined]
+    responses.close()
     assert not short.engine._llm.llm_engine.has_unfinished_requests()
     assert len(scored(short, uneven())) == 9
 

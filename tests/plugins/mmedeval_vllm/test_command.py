@@ -50,13 +50,13 @@ def test_a_run_stores_the_values_of_transformers_and_prints_nothing_of_vllms(
     hf = transformers_of(trained)
     plan = RunPlan(model="any:model", tasks=("mmedbench_mini",), limit=3)
     requests = {request.id: request for task in prepare(plan, Catalog(make_host()), hf).tasks for request in task.requests}
-    wanted = {response.request_id: response for response in hf.loglikelihood([*requests.values()])}  # type: ignore[list-item]
+    wanted = {response.request_id: response for response in hf.loglikelihood([*requests.values()])}
     found = list(read_samples(tmp_path / "run"))
     assert len(found) == len(requests) == 18
     for result in found:
         request = requests["/".join(result.key)]
         assert isinstance(request, LoglikelihoodRequest)
-        values = wanted[request.id].values  # type: ignore[union-attr]
+        values = wanted[request.id].values
         expected = {join_letters(answer): value for answer, value in zip(request.answers, values, strict=True)}
         assert result.logprobs == pytest.approx(expected, abs=1e-4)
 

@@ -152,7 +152,7 @@ def test_vectors_stay_in_f32_and_odd_rows_in_f16(checkpoint: Callable[..., Path]
     path = checkpoint("llama", config={**SIZES, "intermediate_size": 100})
     sizes = {}
     for kind in ("f32", "f16", "q8_0"):
-        out = export(path, tmp_path, kind)  # type: ignore[arg-type]
+        out = export(path, tmp_path, kind)
         sizes[kind] = out.stat().st_size
         types = {name: tensor.tensor_type.name for name, tensor in tensors(out).items()}
         assert {name for name, of in types.items() if of == "F32"} == (
@@ -341,7 +341,7 @@ def sentencepiece_like(texts: Sequence[str], *, prefix: bool = True, whole: bool
     for pair in learnt["merges"]:
         token = "".join(pair)
         ways = [(token[:i], token[i:]) for i in range(1, len(token)) if {token[:i], token[i:]} <= {*vocabulary}]
-        merges += [way for way in ways if way not in merges] if whole else [tuple(pair)]  # type: ignore[list-item]
+        merges += [way for way in ways if way not in merges] if whole else [tuple(pair)]
     tokenizer = Tokenizer(models.BPE(vocabulary, merges, unk_token="<unk>", byte_fallback=True, fuse_unk=True))
     blanks = [normalizers.Prepend("▁")] * prefix
     tokenizer.normalizer = normalizers.Sequence([*blanks, normalizers.Replace(" ", "▁")])

@@ -215,7 +215,7 @@ def test_edges_become_clusters_named_by_their_least_member() -> None:
 )
 def test_parameters_that_make_no_sense_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(UsageError, match="MinHash"):
-        MinHash(**wrong)  # type: ignore[arg-type]
+        MinHash(**wrong)
 
 
 def test_a_pass_that_was_left_out_is_named(tmp_path: Path) -> None:

@@ -145,10 +145,10 @@ def test_the_order_is_that_of_the_seed_the_epoch_and_the_number_alone(space: Tok
 
 def test_a_loader_and_a_copy_in_another_process_read_the_same(space: TokenSpace) -> None:
     dataset = Windows(space, Mix(), window=32, seed=0)
-    copy = pickle.loads(pickle.dumps(dataset))  # noqa: S301
+    copy = pickle.loads(pickle.dumps(dataset))  # noqa: S301  # made on the spot
     assert torch.equal(copy[3]["input_ids"], dataset[3]["input_ids"])
     assert len(pickle.dumps(dataset)) < 3000
-    loader = torch.utils.data.DataLoader(dataset, batch_size=4)  # type: ignore[arg-type, var-annotated]
+    loader = torch.utils.data.DataLoader(dataset, batch_size=4)
     read = torch.cat([batch["input_ids"] for batch in loader])
     assert torch.equal(read, torch.stack([dataset[i]["input_ids"] for i in range(len(dataset))]))
 

@@ -40,7 +40,7 @@ def test_it_gets_the_picture_the_language_and_one_thread(tmp_path: Path) -> None
     assert (tmp_path / "picture").read_bytes() == b"P5 3 2 255\n" + bytes(6)
     assert (line.text, line.left, line.right, line.top, line.bottom, line.block) == ("Heart failure", 0, 260, 0, 40, 1)
     assert engine.version() == "tesseract 5.3.0"
-    assert pickle.loads(pickle.dumps(engine)).languages == ("en", "ja")  # noqa: S301
+    assert pickle.loads(pickle.dumps(engine)).languages == ("en", "ja")  # noqa: S301  # made on the spot
 
 
 def test_its_absence_is_a_sentence_with_the_command_that_installs_it(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ KINDS = ("GPT-2's", "Llama 3's", "Llama 2's", "XLM-R's", "BERT's")
 
 
 def wrapped(tokenizer: Tokenizer, **roles: str) -> Any:
-    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)  # type: ignore[no-untyped-call]
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, **roles)
 
 
 def byte_level(pre_tokenizer: Any, texts: Sequence[str]) -> Tokenizer:
