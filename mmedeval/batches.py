@@ -203,10 +203,16 @@ class _Desk(Generic[R]):
                 raise
 
         try:
-            batch = self._call(once, "submitting a batch")
+            batch = self._call(once, "submitting a batch", late=True)
         except ModelError:
             self.book.drop(submission)
             raise
+        except _Late as late:
+            # Submitted anew it could arrive twice.
+            raise BackendError(
+                f"{self.server}, submitting a batch: {late}; it may still arrive: the same command looks for it first, and "
+                "a longer --model-arg timeout helps"
+            ) from None
         self.book.name(submission, batch)
 
     def collect(self, asked: Mapping[str, R]) -> Iterator[Response]:
@@ -274,12 +280,15 @@ class _Desk(Generic[R]):
         self.talk.cost += response.usage.cost or 0.0
         return response
 
-    def _call(self, call: Callable[[], T], what: str) -> T:
+    def _call(self, call: Callable[[], T], what: str, *, late: bool = False) -> T:
+        """Calls, and again where that may help. With `late`, a call that took too long is not repeated: `_Late`."""
         for number in itertools.count(1):
             self.talk.counts["tries"] += 1
             try:
                 return self._within_time(call)
             except Trouble as trouble:
+                if late and isinstance(trouble, _Late):
+                    raise
                 self._pause(trouble, number, what)
         raise AssertionError("never reached")
 
@@ -298,7 +307,7 @@ class _Desk(Generic[R]):
         try:
             outcome = done.get(timeout=self.traffic.timeout)
         except queue.Empty:
-            raise Trouble("passing", f"no whole answer within {self.traffic.timeout:g} s") from None
+            raise _Late("passing", f"no whole answer within {self.traffic.timeout:g} s") from None
         return outcome()
 
     def _pause(self, trouble: Trouble, tries: int, what: str) -> None:
@@ -313,6 +322,10 @@ class _Desk(Generic[R]):
             ) from None
         self.talk.counts["repeated"] += 1
         time.sleep(min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (tries - 1)) if trouble.pause is None else trouble.pause)
+
+
+class _Late(Trouble):
+    """A call that nobody waits for any more, though it goes on."""
 
 
 def _raise(error: BaseException) -> Never:

@@ -351,7 +351,28 @@ def test_keys_are_what_every_provider_takes(tmp_path: Path) -> None:
     assert all(len(key) == 64 and set(key) <= set("0123456789abcdef") for key in keys)
 
 
-@pytest.mark.parametrize("moment", ["submit", "submitted", "status", "results", "result"])
+@pytest.mark.parametrize("moment", ["submit", "submitted"])
+def test_a_submission_that_takes_too_long_is_looked_for_by_the_next_command_and_not_repeated(tmp_path: Path, moment: str) -> None:
+    arrives, gone = threading.Event(), threading.Event()
+
+    def on(name: str) -> None:
+        if name == moment:
+            arrives.wait()
+        if name == "submitted":
+            gone.set()
+
+    desk = Desk(late=0)
+    desk.on = on
+    asked = ask_in_batches(requests(3), desk, folder=tmp_path, traffic=Traffic(timeout=0.05), server="the desk", talk=Talk())
+    with pytest.raises(BackendError, match=r"no whole answer within 0\.05 s; it may still arrive"):
+        list(asked)
+    arrives.set()
+    gone.wait()
+    assert len(list(ask(desk, tmp_path, requests(3)))) == 3
+    assert set(desk.asked.values()) == {1}
+
+
+@pytest.mark.parametrize("moment", ["status", "results", "result"])
 def test_a_call_that_never_ends_is_given_up_and_tried_again(tmp_path: Path, moment: str) -> None:
     forever, calls = threading.Event(), Counter[str]()
 
