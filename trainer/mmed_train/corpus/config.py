@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 import re
-import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from types import UnionType
-from typing import Any, Final, get_args, get_origin, get_type_hints
+from typing import Any, Final
 
-from mmedeval import DataError, UnknownNameError
+from mmed_train.settings import Lines, hints, read_toml, read_values
+from mmedeval import DataError
 
 LANGUAGES: Final = ("en", "zh", "ja", "fr", "ru", "es")
 FORMATS: Final = ("jsonl", "parquet", "text", "pdf", "html", "hub")
@@ -141,22 +140,16 @@ SECTIONS: Final[Mapping[str, type]] = {
     "mix": Mix,
     "slurm": Slurm,
 }
+_GENERAL: Final[Mapping[str, Any]] = {"output": str, "tasks": int, "seed": int, "steps": tuple[str, ...]}
 
 
 def read_corpus(file: Path) -> Corpus:
     """Raises `DataError` with file and line for what is wrong."""
-    try:
-        text = file.read_text(encoding="utf-8-sig")
-        told = tomllib.loads(text)
-    except FileNotFoundError as error:
-        raise DataError(f"{file} does not exist; see docs/corpus.md for what it holds") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{file} cannot be read: {error}") from error
-    where = _Where(file, text)
+    told, where = read_toml(file, "docs/corpus.md")
     for name in told:
         if name not in ("corpus", "source", *SECTIONS):
             raise where.unknown("section", name, ("corpus", "source", *SECTIONS), table=name)
-    general = _values(told.get("corpus", {}), where, "corpus", 0, _CORPUS)
+    general = read_values(told.get("corpus", {}), where, "corpus", 0, _GENERAL)
     if "output" not in general:
         raise DataError(f'{file} names no output; give a new folder, as in [corpus] output = "corpus"')
     given = told.get("source", [])
@@ -166,7 +159,7 @@ def read_corpus(file: Path) -> Corpus:
     for number, source in enumerate(sources):
         if source.name in [each.name for each in sources[:number]]:
             raise where.wrong(f"the name {source.name!r} is given twice; documents are counted by it", "source", number, "name")
-    sections = {name: kind(**_values(told.get(name, {}), where, name, 0, _hints(kind))) for name, kind in SECTIONS.items()}
+    sections = {name: kind(**read_values(told.get(name, {}), where, name, 0, hints(kind))) for name, kind in SECTIONS.items()}
     # Absolute: tasks may run where another folder is the current one.
     file = file.absolute()
     output = file.parent / Path(general["output"]).expanduser()
@@ -175,8 +168,8 @@ def read_corpus(file: Path) -> Corpus:
     return corpus
 
 
-def _source(told: Any, number: int, where: _Where) -> Source:
-    values = _values(told, where, "source", number, _hints(Source))
+def _source(told: Any, number: int, where: Lines) -> Source:
+    values = read_values(told, where, "source", number, hints(Source))
     for name in ("language", "path"):
         if not values.get(name):
             raise where.wrong(f"a source needs a {name}", "source", number)
@@ -214,7 +207,7 @@ def guess_format(path: str) -> str:
     return next((kind for ending, kind in ENDINGS.items() if path.lower().endswith(ending)), "")
 
 
-def _check(corpus: Corpus, where: _Where) -> None:
+def _check(corpus: Corpus, where: Lines) -> None:
     for step in corpus.steps:
         if step not in STEPS:
             raise where.unknown("step", step, STEPS, table="corpus", key="steps")
@@ -246,83 +239,3 @@ def _check(corpus: Corpus, where: _Where) -> None:
         raise DataError(
             f'{corpus.file} names no tokenizer; add [tokenize] tokenizer = "FOLDER", or leave tokenize and mix out of steps'
         )
-
-
-def _hints(kind: type) -> Mapping[str, Any]:
-    return {each.name: get_type_hints(kind)[each.name] for each in fields(kind)}
-
-
-_CORPUS: Final[Mapping[str, Any]] = {"output": str, "tasks": int, "seed": int, "steps": tuple[str, ...]}
-
-
-def _values(told: Any, where: _Where, table: str, number: int, hints: Mapping[str, Any]) -> dict[str, Any]:
-    """The values of a table with names and types that are known."""
-    if not isinstance(told, dict):
-        raise where.wrong(f"{table} must be a table", table, number)
-    values = {}
-    for name, value in told.items():
-        if name not in hints or name == "line":
-            raise where.unknown("setting", name, hints, table=table, number=number, key=name)
-        values[name] = _typed(value, hints[name])
-        if values[name] is MISSING:
-            raise where.wrong(f"{name} = {value!r} is no {_said(hints[name])}", table, number, name)
-    return values
-
-
-def _typed(value: Any, hint: Any) -> Any:
-    """The value as its type wants it; `MISSING` where it does not fit."""
-    hint = _sole(hint)
-    if hint == tuple[str, ...]:
-        return tuple(value) if isinstance(value, list) and all(isinstance(each, str) for each in value) else MISSING
-    if get_origin(hint) is Mapping:
-        kind = get_args(hint)[1]
-        fits = isinstance(value, dict) and all(_typed(each, kind) is not MISSING for each in value.values())
-        return dict(value) if fits else MISSING
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    return value if isinstance(value, hint) and (hint is bool or not isinstance(value, bool)) else MISSING
-
-
-def _sole(hint: Any) -> Any:
-    """What a type is that may be `None`, which TOML does not know."""
-    if get_origin(hint) is UnionType:
-        (hint,) = (each for each in get_args(hint) if each is not type(None))
-    return hint
-
-
-def _said(hint: Any) -> str:
-    hint = _sole(hint)
-    if hint == tuple[str, ...]:
-        return "list of strings"
-    if get_origin(hint) is Mapping:
-        return "table of numbers by language"
-    return {str: "string", int: "whole number", float: "number", bool: "true or false"}[hint]
-
-
-@dataclass(frozen=True)
-class _Where:
-    """Finds the lines of a TOML file again, which the parser does not tell."""
-
-    file: Path
-    text: str
-
-    def line(self, table: str, number: int, key: str | None) -> int:
-        """Of a key in the `number`-th table of this name (or in a part of it); of the table's head where there is none."""
-        current, seen, head = "", -1, 0
-        for index, line in enumerate(self.text.splitlines(), 1):
-            if found := re.match(r"\s*(\[\[?)\s*([\w-]+)", line):
-                current = found[2]
-                seen += current == table and (found[1] == "[[" or seen < 0)
-            if current == table and seen == number:
-                head = head or index
-                if key is not None and re.match(rf"\s*(\[\w+\.)?[\"']?{re.escape(key)}\b", line):
-                    return index
-        return head or 1
-
-    def wrong(self, message: str, table: str, number: int, key: str | None = None) -> DataError:
-        return DataError.at(self.file, self.line(table, number, key), message)
-
-    def unknown(
-        self, kind: str, name: str, known: Iterable[str], *, table: str, number: int = 0, key: str | None = None
-    ) -> DataError:
-        return DataError.at(self.file, self.line(table, number, key), str(UnknownNameError(kind, name, known)))
