@@ -171,7 +171,7 @@ class Windows:
             raise IndexError(f"sample {index} of {len(self)}")
         number, start, length = self.mixture.place(*divmod(index, len(self.mixture)))
         space, window = self.spaces[number], self.mixture.window
-        ids, starts = space.window(start, min(length + 1, len(space) - start))
+        ids, starts = space.window(start, min(length + 1, self.mixture.parts[number].tokens - start))
         eos = space.vocabulary.eos
         row = np.full(window + 1, 0 if eos is None else eos, np.int64)
         row[: len(ids)] = ids
