@@ -13,11 +13,12 @@ import queue
 import threading
 import time
 import uuid
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Generic, Never, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from mmedeval.errors import BackendError, ModelError, StoreError, UsageError
 from mmedeval.remote import PATIENCE, Talk, Traffic, Trouble
@@ -35,6 +36,8 @@ FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 """Seconds before a call that failed is repeated: doubled each time."""
 ENVELOPE = 400
 """Bytes that key and address take in an entry, at most."""
+LONGEST_LINE = 64_000_000
+"""Bytes; no answer is that long."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,24 +52,27 @@ class Entry:
 class Submission:
     """A batch, as it is remembered. `batch` is the provider's name for it: `None` while it is on its way there.
 
-    `label` is ours, another one for each submission; `begun` is in seconds since 1970, by the clock here.
+    `label` is ours, another one for each submission; `begun` is in seconds since 1970, by the clock here. `after` is the batch
+    that had these requests before and did not answer them: this one is the last.
     """
 
     label: str
     begun: float
     keys: tuple[str, ...]
     batch: str | None = None
+    after: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
     """How a batch stands. `ended`: nothing more will be answered, and `why` says how that came ("expired", "was cancelled").
 
-    `refused` is the provider's reason for taking none of it.
+    `cancelled`: somebody wanted no more answers. `refused` is the provider's reason for taking none of it.
     """
 
     ended: bool
     why: str = "ended"
+    cancelled: bool = False
     refused: str | None = None
 
 
@@ -99,7 +105,10 @@ class BatchService(Protocol[R_contra]):
         """The keys and results of a batch that has ended, in any order; from the start with each call."""
 
     def read(self, request: R_contra, result: Mapping[str, Any]) -> Response:
-        """The response that a result holds; raises `Trouble` where it holds none, which becomes a `Failure`."""
+        """The response that a result holds; raises `Trouble` where it holds none.
+
+        What may pass is asked once more, in a batch of its own; else, and the second time, it becomes a `Failure`.
+        """
 
 
 def ask_in_batches(
@@ -115,9 +124,10 @@ def ask_in_batches(
     """Submits the requests that no batch remembered in `folder` holds, waits, and yields all responses as batches end.
 
     A submission is written down before it is sent and again when it has its name, so that nothing is submitted twice, whenever
-    the process is stopped. It is forgotten when all its responses were taken: a request that failed is then asked anew by the
-    next run. `most` bounds a request's cost from above, in US dollars, for `traffic.max_cost`. Raises `ModelError` for what the
-    provider refuses, `UsageError` for what may cost too much, and `BackendError` where it cannot be reached.
+    the process is stopped. What a batch let expire, or failed at in passing, is submitted once more. A submission is forgotten
+    when all its responses were taken: a request that failed is then asked anew by the next run. `most` bounds a request's cost
+    from above, in US dollars, for `traffic.max_cost`. Raises `ModelError` for what the provider refuses, `UsageError` for what
+    may cost too much, and `BackendError` where it cannot be reached.
     """
     desk: _Desk[R] = _Desk(service=service, book=_Book(folder / FILE), traffic=traffic, server=server, talk=talk)
     desk.find_lost()
@@ -148,6 +158,34 @@ def ask_in_batches(
     for part in _parts(missing, service.most_requests, service.most_bytes):
         desk.submit(part)
     yield from desk.collect(asked)
+
+
+def json_lines(chunks: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
+    """The objects in a file of JSON lines that arrives in pieces. Raises `Trouble` for a line that holds none.
+
+    A line feed alone ends a line: what else ends lines of text, as U+2028 does, may stand inside of an answer.
+    """
+    held = bytearray()
+    for chunk in chunks:
+        held += chunk
+        if b"\n" in chunk:
+            *lines, held = held.split(b"\n")
+            yield from (json_object(line) for line in lines if line.strip())
+        elif len(held) > LONGEST_LINE:
+            raise Trouble("refused", f"a line of the results has more than {LONGEST_LINE / 1e6:g} MB")
+    if held.strip():
+        yield json_object(held)
+
+
+def json_object(content: bytes | bytearray) -> Mapping[str, Any]:
+    """The JSON object that an answer of a batch interface is. Raises `Trouble` for anything else."""
+    try:
+        value = json.loads(content)
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise Trouble("passing", "the answer is no JSON object") from None
+    return value
 
 
 def _parts(entries: Sequence[Entry], most_requests: int, most_bytes: int) -> Iterator[list[Entry]]:
@@ -184,9 +222,14 @@ class _Desk(Generic[R]):
             else:
                 self.book.name(submission, batch)
 
-    def submit(self, entries: Sequence[Entry]) -> None:
-        submission = Submission(label=uuid.uuid4().hex, begun=time.time(), keys=tuple(entry.key for entry in entries))
-        self.book.add(submission)
+    def submit(self, entries: Sequence[Entry], *, in_place_of: Submission | None = None) -> Submission:
+        submission = Submission(
+            label=uuid.uuid4().hex,
+            begun=time.time(),
+            keys=tuple(entry.key for entry in entries),
+            after=None if in_place_of is None else in_place_of.batch,
+        )
+        self.book.add(submission, in_place_of=in_place_of)
 
         in_doubt = False
 
@@ -213,7 +256,7 @@ class _Desk(Generic[R]):
                 f"{self.server}, submitting a batch: {late}; it may still arrive: the same command looks for it first, and "
                 "a longer --model-arg timeout helps"
             ) from None
-        self.book.name(submission, batch)
+        return self.book.name(submission, batch)
 
     def collect(self, asked: Mapping[str, R]) -> Iterator[Response]:
         """Waits for all remembered batches and yields what they say to the requests that are asked, by key."""
@@ -233,9 +276,13 @@ class _Desk(Generic[R]):
                     raise ModelError(f"{self.server} refused the batch {submission.batch}: {status.refused}")
                 if not status.ended:
                     continue
-                yield from self._fetch(submission, wanted, status)
+                again = yield from self._fetch(submission, wanted, status)
                 waiting.remove(submission)
-                self.book.drop(submission)
+                if again:
+                    entries = [Entry(key=key, body=self.service.body(wanted[key])) for key in again]
+                    waiting.append(self.submit(entries, in_place_of=submission))
+                else:
+                    self.book.drop(submission)
             if waiting:
                 time.sleep(look)
                 look = min(LONGEST_LOOK, look * 1.5)
@@ -246,17 +293,21 @@ class _Desk(Generic[R]):
         except ModelError as error:
             raise ModelError(f"{error}; to submit its requests anew, delete {self.book.file}") from None
 
-    def _fetch(self, submission: Submission, wanted: Mapping[str, R], status: Status) -> Iterator[Response]:
+    def _fetch(self, submission: Submission, wanted: Mapping[str, R], status: Status) -> Generator[Response, None, Sequence[str]]:
+        """Yields what a batch says to the requests that are wanted; gives the keys of those that are to be asked once more."""
         batch, left, others = str(submission.batch), dict(wanted), 0
-        keys = frozenset(submission.keys)
+        keys, again = frozenset(submission.keys), list[str]()
         for number in itertools.count(1):
             try:
-                results = self.service.results(batch)
-                while (found := self._within_time(partial(next, results, None))) is not None:
-                    key, result = found
-                    others += key not in keys
-                    if key in left:
-                        yield self._finished(self._read(left.pop(key), result))
+                with closing(self._timely(partial(self.service.results, batch))) as results:
+                    for key, result in results:
+                        others += key not in keys
+                        if key in left:
+                            response = self._read(submission, left.pop(key), result)
+                            if response is None:
+                                again.append(key)
+                            else:
+                                yield response
                 break
             except Trouble as trouble:
                 self._pause(trouble, number, f"fetching the batch {batch}")
@@ -266,19 +317,36 @@ class _Desk(Generic[R]):
                 f"the batch {batch} was taken for one that had been cut off, and holds the answers of another run; nothing is "
                 "lost: the same command submits these requests anew"
             )
-        for request in left.values():
-            message = f"the batch {batch} {status.why} without an answer to it"
-            yield self._finished(Failure(request_id=request.id, kind="backend", message=message))
+        # Whoever cancelled a batch wants no more of it.
+        lost = Trouble("refused" if status.cancelled else "passing", f"the batch {batch} {status.why} without an answer to it")
+        for key, request in left.items():
+            failure = self._failed(submission, request, lost)
+            if failure is None:
+                again.append(key)
+            else:
+                yield failure
+        return again
 
-    def _read(self, request: R, result: Mapping[str, Any]) -> Response:
+    def _read(self, submission: Submission, request: R, result: Mapping[str, Any]) -> Response | None:
+        """The response that a result holds; `None` where the request is to be asked once more."""
         try:
-            return self.service.read(request, result)
+            response = self.service.read(request, result)
         except Trouble as trouble:
-            return Failure(request_id=request.id, kind=trouble.kind, message=str(trouble), usage=trouble.usage)
-
-    def _finished(self, response: Response) -> Response:
+            return self._failed(submission, request, trouble)
         self.talk.cost += response.usage.cost or 0.0
         return response
+
+    def _failed(self, submission: Submission, request: R, trouble: Trouble) -> Failure | None:
+        """The failure of a request that a batch did not answer; `None` where it is to be asked once more."""
+        self.talk.counts[trouble.verdict] += 1
+        self.talk.cost += trouble.usage.cost or 0.0
+        # A try that was paid has used up what --max-cost held ready for the request.
+        affordable = self.traffic.max_cost is None or not trouble.usage.cost
+        if submission.after is None and affordable and trouble.verdict in ("passing", "busy"):
+            self.talk.counts["repeated"] += 1
+            return None
+        message = str(trouble) if submission.after is None else f"{trouble} (asked 2 times)"
+        return Failure(request_id=request.id, kind=trouble.kind, message=message, usage=trouble.usage)
 
     def _call(self, call: Callable[[], T], what: str, *, late: bool = False) -> T:
         """Calls, and again where that may help. With `late`, a call that took too long is not repeated: `_Late`."""
@@ -294,21 +362,36 @@ class _Desk(Generic[R]):
 
     def _within_time(self, call: Callable[[], T]) -> T:
         """What a call gives. One that takes longer than a try may take is left alone; it ends with its connection."""
-        done: queue.SimpleQueue[Callable[[], T]] = queue.SimpleQueue()
+        with closing(self._timely(lambda: iter((call(),)))) as values:
+            return next(values)
 
-        def work() -> None:
+    def _timely(self, values: Callable[[], Iterator[T]]) -> Generator[T, None, None]:
+        """What an iterator gives, drawn by one thread, and each value within the time that a try may take."""
+        wanted: queue.SimpleQueue[bool] = queue.SimpleQueue()
+        drawn: queue.SimpleQueue[tuple[T, ...] | BaseException] = queue.SimpleQueue()
+
+        def draw() -> None:
             try:
-                value = call()
-                done.put(lambda: value)
+                source = values()
+                while wanted.get():
+                    drawn.put(tuple(itertools.islice(source, 1)))
             except BaseException as error:  # noqa: BLE001  # raised again in the thread that waits
-                done.put(partial(_raise, error))
+                drawn.put(error)
 
-        threading.Thread(target=work, name=f"a call of {self.server}", daemon=True).start()
+        threading.Thread(target=draw, name=f"a call of {self.server}", daemon=True).start()
         try:
-            outcome = done.get(timeout=self.traffic.timeout)
+            while True:
+                wanted.put(True)
+                found = drawn.get(timeout=self.traffic.timeout)
+                if isinstance(found, BaseException):
+                    raise found
+                if not found:
+                    return
+                yield found[0]
         except queue.Empty:
             raise _Late("passing", f"no whole answer within {self.traffic.timeout:g} s") from None
-        return outcome()
+        finally:
+            wanted.put(False)
 
     def _pause(self, trouble: Trouble, tries: int, what: str) -> None:
         """Waits until a call may be repeated. Raises where that would not help."""
@@ -328,10 +411,6 @@ class _Late(Trouble):
     """A call that nobody waits for any more, though it goes on."""
 
 
-def _raise(error: BaseException) -> Never:
-    raise error
-
-
 class _Book:
     """The batches that were submitted and not fetched whole, in a file that is written anew with each change."""
 
@@ -341,13 +420,15 @@ class _Book:
 
     @property
     def names(self) -> frozenset[str]:
-        return frozenset(each.batch for each in self.submissions if each.batch is not None)
+        return frozenset(name for each in self.submissions for name in (each.batch, each.after) if name is not None)
 
-    def add(self, submission: Submission) -> None:
-        self._store((*self.submissions, submission))
+    def add(self, submission: Submission, *, in_place_of: Submission | None = None) -> None:
+        self._store((*(each for each in self.submissions if each != in_place_of), submission))
 
-    def name(self, submission: Submission, batch: str) -> None:
-        self._store(tuple(replace(each, batch=batch) if each == submission else each for each in self.submissions))
+    def name(self, submission: Submission, batch: str) -> Submission:
+        named = replace(submission, batch=batch)
+        self._store(tuple(named if each == submission else each for each in self.submissions))
+        return named
 
     def drop(self, submission: Submission) -> None:
         self._store(tuple(each for each in self.submissions if each != submission))

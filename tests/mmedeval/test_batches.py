@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import threading
 from collections import Counter
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from mmedeval import batches
-from mmedeval.batches import Entry, Status, Submission, ask_in_batches
+from mmedeval.batches import Entry, Status, Submission, ask_in_batches, json_lines
 from mmedeval.errors import BackendError, ModelError, StoreError, UsageError
 from mmedeval.remote import Talk, Traffic, Trouble
 from mmedeval.types import Failure, GenerateRequest, Generation, Prompt, Response, Sampling, Usage
@@ -38,8 +39,9 @@ class Desk:
         self.on: Callable[[str], None] = lambda name: None
         self.why = "ended"
         self.refused: str | None = None
+        self.cancelled = False
         self.unanswered: set[str] = set()
-        self.lapsed: set[str] = set()
+        self.troubles: dict[str, Trouble] = {}
 
     def body(self, request: GenerateRequest) -> Mapping[str, Any]:
         return {"prompt": request.prompt.text}
@@ -61,7 +63,7 @@ class Desk:
         if batch not in self.held:
             raise Trouble("hopeless", "no such batch")
         self.looks[batch] += 1
-        return Status(ended=self.looks[batch] > self.late, why=self.why, refused=self.refused)
+        return Status(ended=self.looks[batch] > self.late, why=self.why, cancelled=self.cancelled, refused=self.refused)
 
     def results(self, batch: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         self.on("results")
@@ -71,8 +73,8 @@ class Desk:
                 self.on("result")
 
     def read(self, request: GenerateRequest, result: Mapping[str, Any]) -> Response:
-        if request.prompt.text in self.lapsed:
-            raise Trouble("refused", "lapsed", kind="refused")
+        if request.prompt.text in self.troubles:
+            raise self.troubles[request.prompt.text]
         return Generation(request_id=request.id, text=result["text"], usage=Usage(cost=0.5))
 
 
@@ -189,17 +191,137 @@ def test_a_consumer_that_stops_reading_gets_the_rest_the_next_time(tmp_path: Pat
 
 def test_an_entry_that_failed_is_a_failure_with_its_reason_and_the_next_run_asks_it_anew(tmp_path: Path) -> None:
     desk = Desk()
-    desk.lapsed, desk.unanswered, desk.why = {"question 1"}, {"question 2"}, "expired"
+    desk.troubles = {"question 1": Trouble("refused", "indecent", kind="refused")}
     answers = {each.request_id: each for each in ask(desk, tmp_path, requests(3))}
-    lapsed, unanswered = answers["task/1"], answers["task/2"]
-    assert isinstance(lapsed, Failure)
-    assert isinstance(unanswered, Failure)
-    assert (lapsed.kind, lapsed.message) == ("refused", "lapsed")
-    assert (unanswered.kind, unanswered.message) == ("backend", "the batch batch-0 expired without an answer to it")
-    desk.lapsed, desk.unanswered = set(), set()
-    again = [*ask(desk, tmp_path, requests(3)[1:])]
-    assert all(isinstance(each, Generation) for each in again)
+    failure = answers["task/1"]
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.message) == ("refused", "indecent")
+    assert set(desk.asked.values()) == {1}
+    desk.troubles = {}
+    assert all(isinstance(each, Generation) for each in ask(desk, tmp_path, requests(3)[1:2]))
+    assert desk.asked == {"question 0": 1, "question 1": 2, "question 2": 1}
+
+
+@pytest.mark.parametrize("verdict", ["passing", "busy"])
+def test_entries_that_fail_in_passing_or_expire_are_asked_once_more_in_a_batch_of_their_own(tmp_path: Path, verdict: Any) -> None:
+    desk, talk = Desk(most_requests=3), Talk()
+    desk.troubles, desk.unanswered, desk.why = {"question 1": Trouble(verdict, "HTTP 500")}, {"question 4"}, "expired"
+
+    def mend(name: str) -> None:
+        if name == "submit" and len(desk.held) == 2:
+            desk.troubles = {}
+        if name == "submit" and len(desk.held) == 3:
+            desk.unanswered = set()
+
+    desk.on = mend
+    answers = [*ask(desk, tmp_path, requests(5), talk=talk)]
+    assert sorted(each.request_id for each in answers) == [f"task/{i}" for i in range(5)]
+    assert all(isinstance(each, Generation) for each in answers)
+    assert desk.asked == {"question 0": 1, "question 1": 2, "question 2": 1, "question 3": 1, "question 4": 2}
+    assert talk.counts["repeated"] == 2
+    assert remembered(tmp_path) == []
+
+
+def test_an_entry_that_fails_both_times_is_a_failure_that_says_so(tmp_path: Path) -> None:
+    desk = Desk()
+    desk.troubles, desk.unanswered, desk.why = {"question 1": Trouble("passing", "HTTP 500")}, {"question 2"}, "expired"
+    answers = {each.request_id: each for each in ask(desk, tmp_path, requests(3))}
+    said = {name: (each.kind, each.message) for name, each in answers.items() if isinstance(each, Failure)}
+    assert said == {
+        "task/1": ("backend", "HTTP 500 (asked 2 times)"),
+        "task/2": ("backend", "the batch batch-1 expired without an answer to it (asked 2 times)"),
+    }
     assert desk.asked == {"question 0": 1, "question 1": 2, "question 2": 2}
+    assert remembered(tmp_path) == []
+
+
+def test_what_somebody_cancelled_is_not_asked_again(tmp_path: Path) -> None:
+    desk = Desk()
+    desk.unanswered, desk.why, desk.cancelled = {"question 1"}, "was cancelled", True
+    failures = [each for each in ask(desk, tmp_path, requests(2)) if isinstance(each, Failure)]
+    assert [each.message for each in failures] == ["the batch batch-0 was cancelled without an answer to it"]
+    assert set(desk.asked.values()) == {1}
+
+
+def test_a_try_that_was_paid_is_counted_and_with_a_limit_not_repeated(tmp_path: Path) -> None:
+    for limit, times in ((None, 2), (3.0, 1)):
+        desk, talk = Desk(), Talk()
+        desk.troubles = {"question 1": Trouble("passing", "no known format", usage=Usage(cost=0.25))}
+        folder = tmp_path / str(times)
+        list(ask(desk, folder, requests(2), talk=talk, max_cost=limit, most=lambda request: 1.0))
+        assert desk.asked["question 1"] == times
+        assert talk.cost == 0.5 + 0.25 * times
+
+
+@pytest.mark.parametrize("moment", ["submit", "submitted", "status", "results", "result"])
+def test_killed_while_entries_are_asked_once_more_the_next_process_asks_none_a_third_time(tmp_path: Path, moment: str) -> None:
+    desk = Desk(late=0)
+    desk.troubles = {f"question {i}": Trouble("passing", "HTTP 500") for i in (1, 2)}
+    got: dict[str, Response] = {}
+
+    def on(name: str) -> None:
+        if name == "submit" and desk.held:
+            desk.troubles = {}
+        if name == moment and (len(desk.held) == 2 or (name == "submit" and desk.held)):
+            raise Killed
+
+    desk.on = on
+    with pytest.raises(Killed):
+        got.update((each.request_id, each) for each in ask(desk, tmp_path, requests(4)))
+    desk.on, desk.troubles = raises(), {}
+    got.update((each.request_id, each) for each in ask(desk, tmp_path, [each for each in requests(4) if each.id not in got]))
+    assert sorted(got) == [f"task/{i}" for i in range(4)]
+    assert all(isinstance(each, Generation) for each in got.values())
+    assert desk.asked == {"question 0": 1, "question 1": 2, "question 2": 2, "question 3": 1}
+    assert remembered(tmp_path) == []
+
+
+def test_a_batch_is_not_taken_for_the_one_that_asks_its_entries_once_more(tmp_path: Path) -> None:
+    """They may hold the same requests, and a provider may know them by nothing else."""
+    desk, looked_among = Desk(late=0), []
+    desk.unanswered = {"question 0"}
+
+    def find(submission: Submission, taken: Collection[str]) -> str | None:
+        looked_among.append(set(taken))
+        return next((name for name in reversed(desk.held) if name not in taken), None)
+
+    desk.find = find
+    desk.on = lambda name: (_ for _ in ()).throw(Killed()) if name == "submit" and desk.held else None
+    with pytest.raises(Killed):
+        list(ask(desk, tmp_path, requests(1)))
+    desk.on, desk.unanswered = raises(), set()
+    (answer,) = ask(desk, tmp_path, requests(1))
+    assert isinstance(answer, Generation)
+    assert looked_among == [{"batch-0"}]
+
+
+def test_a_batch_is_fetched_by_one_thread(tmp_path: Path) -> None:
+    desk, threads = Desk(), []
+    desk.on = lambda name: threads.append(threading.current_thread()) if name == "result" else None
+    assert len([*ask(desk, tmp_path, requests(20))]) == 20
+    assert len(threads) == 20
+    assert len({id(each) for each in threads}) == 1
+    threads[0].join(5)
+    assert not threads[0].is_alive()
+
+
+@pytest.mark.parametrize("size", [1, 3, 1000])
+def test_a_line_of_results_ends_with_a_line_feed_alone(size: int) -> None:
+    rows = [{"text": "one\u2028two\x85three"}, {"text": "\u2029"}, {"text": "四"}]
+    content = "\n".join(json.dumps(each, ensure_ascii=False) for each in rows).encode()
+    assert [*json_lines(content[i : i + size] for i in range(0, len(content), size))] == rows
+    assert [*json_lines([content + b"\n\n"])] == rows
+
+
+def test_a_line_of_results_that_is_no_object_or_never_ends_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    for line in (b"[1]\n", b'{"a": 1\n', b'{"a": 1', b"[" * 100_000):
+        with pytest.raises(Trouble, match="no JSON object") as caught:
+            list(json_lines([line]))
+        assert caught.value.verdict == "passing"
+    monkeypatch.setattr(batches, "LONGEST_LINE", 1000)
+    with pytest.raises(Trouble, match="a line of the results has more than") as caught:
+        list(json_lines(b"x" * 100 for _ in itertools.count()))
+    assert caught.value.verdict == "refused"
 
 
 def test_what_another_plan_submitted_is_kept_for_it(tmp_path: Path) -> None:
