@@ -9,7 +9,10 @@ import click
 from mmedeval.cli import CONTEXT, LazyGroup, show_version, start
 
 COMMANDS: Mapping[str, str] = {
+    "convert": "Rewrite a checkpoint into llama's layout.",
     "corpus": "Make token shards of raw text.",
+    "pretrain": "Continue pretraining on token shards.",
+    "finetune": "Finetune on the train split of tasks.",
     "export": "Write a checkpoint for other engines.",
 }
 
@@ -26,5 +29,7 @@ def cli(debug: bool) -> None:
     """Train the models that mmedeval evaluates.
 
     \b
+    mmed-train corpus run corpus.toml
+    mmed-train pretrain recipe.toml
     mmed-train export gguf CHECKPOINT --type q8_0
     """

@@ -24,6 +24,8 @@ from mmedeval import DataError, UnknownNameError, UsageError
 # What transformers' losses leave out.
 IGNORED = -100
 ROUNDS = 6
+# So many tokens of an epoch are still counted one by one.
+MOST = 2.0**53
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +77,16 @@ class Mix:
             if left_out:
                 raise UsageError(f"weights: none for {', '.join(left_out)}, which the shards hold; 0 leaves a language out")
             weights = {name: self.weights[name] if offers[name] else 0.0 for name in languages}
-        limits = {name: min(self.caps.get(name, math.inf), self.most_epochs * offers[name]) for name in languages}
-        given = _share_out(sum(offers.values()) if self.tokens is None else self.tokens, weights, limits)
+        limits = {
+            name: min(self.caps.get(name, math.inf), self.most_epochs * offers[name] if offers[name] else 0.0)
+            for name in languages
+        }
+        whole = sum(offers.values()) if self.tokens is None else self.tokens
+        if not whole < MOST:
+            raise UsageError(
+                f"an epoch of {whole:g} tokens is more than can be counted; give fewer tokens, or fewer epochs of a source"
+            )
+        given = _share_out(whole, weights, limits)
         return {kind: given[kind.language] * offer[kind] / offers[kind.language] if offer[kind] else 0.0 for kind in tokens}
 
 
@@ -151,14 +161,17 @@ class Windows:
     A sample's tensors have the shape (window,), int64: `input_ids`; `position_ids`, from 0 in the window and at each document;
     `labels`, as transformers shifts them itself; `shift_labels`, what follows each token, across the window's end too, so that
     with them every token but a document's first is predicted once. No document's first token is predicted. What a shorter last
-    window lacks is padding, like a document that is not predicted.
+    window lacks is padding, like a document that is not predicted. `held_out`: so many tokens at a kind's end are left alone.
     """
 
-    def __init__(self, space: TokenSpace, mix: Mix, *, window: int, seed: int, epochs: int = 1) -> None:
+    def __init__(
+        self, space: TokenSpace, mix: Mix, *, window: int, seed: int, epochs: int = 1, held_out: Mapping[Kind, int] | None = None
+    ) -> None:
         if epochs < 1:
             raise UsageError(f"epochs = {epochs}; give a number above 0")
         self.epochs = epochs
-        self.mixture = Mixture({kind: count.tokens for kind, count in space.counts.items()}, mix, window=window, seed=seed)
+        tokens = {kind: count.tokens - (held_out or {}).get(kind, 0) for kind, count in space.counts.items()}
+        self.mixture = Mixture(tokens, mix, window=window, seed=seed)
         self.spaces = [TokenSpace(space.shards, kinds=[part.kind]) for part in self.mixture.parts]
 
     def __len__(self) -> int:
@@ -222,10 +235,13 @@ def _share_out(whole: float, weights: Mapping[str, float], limits: Mapping[str, 
     given = dict.fromkeys(weights, 0.0)
     free = {name: weight for name, weight in weights.items() if weight > 0}
     while free:
-        unit = (whole - sum(given.values())) / sum(free.values())
-        full = [name for name, weight in free.items() if weight * unit >= limits[name]]
+        # Weights may be as small or large as numbers can be: a power of two brings the largest near 1 without rounding it.
+        _, exponent = math.frexp(max(free.values()))
+        scaled = {name: math.ldexp(weight, -exponent) for name, weight in free.items()}
+        unit = max(0.0, whole - sum(given.values())) / sum(scaled.values())
+        full = [name for name, weight in scaled.items() if weight * unit >= limits[name]]
         if not full:
-            return given | {name: weight * unit for name, weight in free.items()}
+            return given | {name: weight * unit for name, weight in scaled.items()}
         for name in full:
             given[name] = limits[name]
             del free[name]
