@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from mmedeval.errors import BackendError, ModelError, StoreError, UsageError
-from mmedeval.remote import PATIENCE, Talk, Traffic, Trouble
+from mmedeval.remote import NO_CHARACTER, PATIENCE, Talk, Traffic, Trouble
 from mmedeval.types import Failure, Request, Response, digest
 
 R = TypeVar("R", bound=Request)
@@ -140,8 +140,7 @@ def ask_in_batches(
         try:
             json.dumps(body, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            message = "the prompt holds half of a surrogate pair, which is no character"
-            unsound.append(Failure(request_id=request.id, kind="refused", message=message))
+            unsound.append(Failure(request_id=request.id, kind="refused", message=NO_CHARACTER))
             continue
         key = digest([request.id, body])
         asked[key] = request

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import email.utils
 import itertools
+import json
 import math
 import queue
 import random
@@ -44,6 +45,9 @@ OUTAGE = 3
 """So many requests given up one after the other: the server is gone."""
 DELIVERY = 0.01
 """Seconds between two deliveries to the reader: to wake him for each of many responses costs both threads time."""
+LONGEST_MESSAGE = 600
+"""Characters of a server's words that are shown and stored."""
+NO_CHARACTER = "the prompt holds half of a surrogate pair, which is no character"
 Verdict = Literal["unreachable", "passing", "busy", "refused", "hopeless"]
 
 
@@ -56,7 +60,8 @@ class Trouble(Exception):
     - `refused`: this request will never be answered; becomes a `Failure` of `kind`
     - `hopeless`: no request will be answered (a bad key, an unknown model); ends the run
 
-    The message is shown and stored: it must hold no key. `pause` is what the server asked for, in seconds.
+    The message is shown and stored: it must hold no key. `pause` is what the server asked for, in seconds, and `usage` what the
+    try took all the same.
     """
 
     def __init__(
@@ -70,6 +75,22 @@ class Trouble(Exception):
     ) -> None:
         super().__init__(message)
         self.verdict, self.kind, self.pause, self.usage = verdict, kind, pause, usage or Usage()
+
+    def but(self, *, message: str | None = None, usage: Usage | None = None) -> Trouble:
+        """The same, in other words or with another bill."""
+        said = str(self) if message is None else message
+        return Trouble(self.verdict, said, kind=self.kind, pause=self.pause, usage=self.usage if usage is None else usage)
+
+
+class LimitReached(BackendError):
+    """No request is sent any more: the next one might cost more than `Traffic.max_cost` leaves. `most` is what it may cost."""
+
+    def __init__(self, limit: float, spent: float, most: float) -> None:
+        super().__init__(
+            f"stopped before spending more than --max-cost {limit:g}: {spent:.4f} dollars are spent and the next request may "
+            f"cost {most:.4f}; the same command goes on from there, with the same limit anew"
+        )
+        self.most = most
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,12 +194,34 @@ def wait_of(headers: Mapping[str, str]) -> float | None:
             seconds = float(value) * unit
         except ValueError:
             try:
-                seconds = email.utils.parsedate_to_datetime(value).timestamp() - time.time()
-            except (TypeError, ValueError):
+                seconds = email.utils.parsedate_to_datetime(value).timestamp() - server_time(headers)
+            except (TypeError, ValueError, OverflowError):
                 continue
         # A NaN or a date of the past asks for nothing.
         return max(0.0, seconds) if seconds == seconds else None
     return None
+
+
+def server_time(headers: Mapping[str, str]) -> float:
+    """Seconds since 1970 by the clock of the server that sent these, where it tells the time, else by the one here."""
+    try:
+        return email.utils.parsedate_to_datetime(headers["date"]).timestamp()
+    except (KeyError, TypeError, ValueError, OverflowError):
+        return time.time()
+
+
+def json_of(content: bytes, headers: Mapping[str, str]) -> Any:
+    """What an answer holds. Raises `Trouble` for one that is no JSON."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        kind = headers.get("content-type", "no content type").partition(";")[0]
+        raise Trouble("passing", f"the answer is no JSON ({kind})") from None
+
+
+def cut(words: str) -> str:
+    """A server's words, no longer than `LONGEST_MESSAGE`. The key must be out of them: half a key is a secret, too."""
+    return words if len(words) <= LONGEST_MESSAGE else f"{words[:LONGEST_MESSAGE]}..."
 
 
 def trouble_of(status: int, headers: Mapping[str, str], message: str) -> Trouble:
@@ -271,10 +314,7 @@ class _Line(Generic[R]):
             most = self.most(request)
             while self.talk.cost + self.reserved + most > limit:
                 if not self.open:
-                    raise BackendError(
-                        f"stopped before spending more than --max-cost {limit:g}: {self.talk.cost:.4f} dollars are spent and the "
-                        f"next request may cost {most:.4f}; the same command goes on from there, with the same limit anew"
-                    )
+                    raise LimitReached(limit, self.talk.cost, most)
                 await self._next_settled()
             self.reserved += most
         self.open += 1

@@ -1,18 +1,25 @@
-"""What backends that talk to servers have in common: their settings, keys and prices."""
+"""What backends that talk to servers have in common: their settings, keys and prices, and what they say of themselves."""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, TypeVar
 from urllib.parse import urlsplit
 
+from mmedeval.backend import Backend
+from mmedeval.batches import BatchService, ask_in_batches
 from mmedeval.errors import DataError, ModelError, UsageError
-from mmedeval.remote import Traffic
+from mmedeval.remote import Session, Talk, Traffic, ask_all
+from mmedeval.types import GenerateRequest, Request, Response
+
+R = TypeVar("R", bound=Request)
 
 SERVER_ARGUMENTS: Mapping[str, str] = {
     "base_url": "address of the server, as in http://127.0.0.1:8000/v1 (default: the provider's own)",
@@ -27,6 +34,14 @@ SERVER_ARGUMENTS: Mapping[str, str] = {
 }
 """The `--model-arg` pairs that `ServerOptions` reads; a backend offers those that hold for it."""
 
+CONNECT_SECONDS = 10.0
+"""A server that takes no connection for so long takes none."""
+FRAME = 64
+"""Tokens that a turn of a conversation may take beside its text; a generous bound."""
+NOT_GREEDY = (
+    "the model gets no temperature: its answers are drawn, not greedy, and differ from run to run; repeat the run to see by "
+    "how much"
+)
 MILLION = 1_000_000
 _VERSION = r"-latest|[-@]\d{8}|-\d{4}(-\d\d-\d\d)?"
 BATCH_FACTOR = 0.5
@@ -51,9 +66,13 @@ class Price:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerOptions:
-    """See `SERVER_ARGUMENTS`. `key` is `None` where none was found; it is in no text that this object gives of itself."""
+    """See `SERVER_ARGUMENTS`. `base_url` is `None` for the provider itself, whose address `address` is then.
+
+    `key` is `None` where none was found; it is in no text that this object gives of itself.
+    """
 
     base_url: str | None
+    address: str
     key: str | None = field(repr=False)
     key_place: str
     traffic: Traffic
@@ -61,9 +80,12 @@ class ServerOptions:
     batch: bool
 
     @classmethod
-    def parse(cls, arguments: Mapping[str, str], *, key_env: str, url_env: str) -> ServerOptions:
-        """Reads settings, environment and files. Raises `UsageError` for what is wrong, without repeating a secret."""
-        url = arguments.get("base_url") or os.environ.get(url_env) or None
+    def parse(cls, arguments: Mapping[str, str], *, key_env: str, url_env: str, address: str) -> ServerOptions:
+        """Reads settings, environment and files. Raises `UsageError` for what is wrong, without repeating a secret.
+
+        `address` is the provider's own.
+        """
+        given = arguments.get("base_url") or os.environ.get(url_env)
         source = "--model-arg base_url" if arguments.get("base_url") else f"the environment variable {url_env}"
         variable, file = arguments.get("key_env", key_env), arguments.get("key_file")
         if file and "key_env" in arguments:
@@ -72,8 +94,12 @@ class ServerOptions:
         key = _read_key(Path(file)) if file else os.environ.get(variable, "").strip()
         max_cost = _number(arguments, "max_cost")
         prices = _prices(Path(arguments["prices"])) if "prices" in arguments else {}
+        url = _checked_url(given, source) if given else None
+        if url is not None and _place(url) == _place(address):
+            url = None
         return cls(
-            base_url=_checked_url(url, source) if url else None,
+            base_url=url,
+            address=url or address,
             key=_checked_key(key, place) if key else None,
             key_place=place,
             traffic=Traffic(
@@ -83,7 +109,7 @@ class ServerOptions:
                 max_cost=max_cost,
             ),
             prices=prices,
-            batch=_flag(arguments, "batch"),
+            batch=flag(arguments, "batch", False),
         )
 
     def price(self, model: str, known: Mapping[str, Price]) -> Price | None:
@@ -115,6 +141,111 @@ class ServerOptions:
         return text.replace(self.key, "[key]") if self.key else text
 
 
+class ServerBackend(Backend):
+    """A model behind a server, known by its name alone: what does not depend on the server's format.
+
+    `address` is shown; `settings` is what changes the answers; with `drawn` no temperature is sent.
+    """
+
+    scheme: ClassVar[str]
+
+    def __init__(
+        self, name: str, server: ServerOptions, address: str, price: Price | None, settings: Mapping[str, Any], *, drawn: bool
+    ) -> None:
+        self.name, self.server, self.address, self.price = name, server, address, price
+        self.talk = Talk()
+        self._settings, self._drawn = settings, drawn
+        self._answered_by: set[str] = set()
+        self._folder: Path | None = None
+
+    def bound(self, request: Request) -> float:
+        """US dollars that a request costs at most, where a price is known."""
+        raise NotImplementedError
+
+    def required_key(self) -> str:
+        """See `ServerOptions.required_key`."""
+        return self.server.required_key(f"{self.scheme}:{self.name}")
+
+    def describe(self) -> Mapping[str, Any]:
+        return {
+            "server": self.address,
+            "known_by": "its name alone: nobody but the provider knows whether it is the same tomorrow",
+            "settings": self._settings,
+        }
+
+    def check(self, *, chat: bool) -> None:
+        self.required_key()
+
+    def runtime(self) -> Mapping[str, Any]:
+        if not self.talk.counts:
+            return {}
+        return {
+            "answered_by": sorted(self._answered_by),
+            **({"warnings": [NOT_GREEDY]} if self._drawn else {}),
+            "process": {**self.talk.describe(), **({} if self.price is None else {"cost": round(self.talk.cost, 6)})},
+        }
+
+    def keep_in(self, folder: Path) -> None:
+        self._folder = folder
+
+    def most_cost(self, requests: Sequence[Request]) -> float | None:
+        return None if self.price is None else sum(map(self.bound, requests))
+
+    def client_arguments(self, timeout: Callable[..., Any]) -> dict[str, Any]:
+        """What the providers' SDKs take alike; `timeout` is their class for one. What fails is tried again here, not there."""
+        seconds = self.server.traffic.timeout
+        return {
+            "api_key": self.required_key(),
+            "base_url": self.address,
+            "max_retries": 0,
+            "timeout": timeout(seconds, connect=min(seconds, CONNECT_SECONDS)),
+        }
+
+    def ask(
+        self, requests: Sequence[R], session: Session[R], batches: Callable[[], AbstractContextManager[BatchService[R]]]
+    ) -> Iterator[Response]:
+        """Asks one by one, in a `session`, or in `batches`, as the user wants it."""
+        traffic, most = self.server.traffic, None if self.price is None else self.bound
+        if not self.server.batch:
+            return ask_all(requests, session, traffic, server=self.address, talk=self.talk, most=most)
+        if self._folder is None:
+            raise ModelError("--model-arg batch=true needs a run folder, to find its batches again; ask through `mmedeval run`")
+        return self._in_batches(requests, batches, self._folder, most)
+
+    def _in_batches(
+        self,
+        requests: Sequence[R],
+        batches: Callable[[], AbstractContextManager[BatchService[R]]],
+        folder: Path,
+        most: Callable[[R], float] | None,
+    ) -> Iterator[Response]:
+        with batches() as service:
+            yield from ask_in_batches(
+                requests, service, folder=folder, traffic=self.server.traffic, server=self.address, talk=self.talk, most=most
+            )
+
+
+def most_tokens(request: Request) -> int:
+    """More tokens than any server makes of a prompt, and of what stands around it: no token is shorter than a byte."""
+    prompt = request.prompt
+    schema = request.schema if isinstance(request, GenerateRequest) else None
+    form = 0 if schema is None else FRAME + len(json.dumps(dict(schema)))
+    return size(prompt.text) + FRAME * (2 + 2 * len(prompt.shots)) + form
+
+
+def size(text: str) -> int:
+    """Bytes."""
+    return len(text.encode("utf-8", "surrogatepass"))
+
+
+def flag(arguments: Mapping[str, str], name: str, default: bool) -> bool:
+    """The argument `name`, which may be true or false. Raises `UsageError` for anything else."""
+    value = arguments.get(name, "true" if default else "false")
+    if value not in ("true", "false"):
+        raise UsageError(f"--model-arg {name}={value} is neither true nor false")
+    return value == "true"
+
+
 def name_in(names: Iterable[str], model: str) -> str | None:
     """The name in a table that a model goes by: its own, or its own without the date, or "latest", that providers put behind it.
 
@@ -135,6 +266,13 @@ def _checked_url(url: str, source: str) -> str:
     if parts.scheme not in ("http", "https") or not parts.hostname or not port_is_number:
         raise UsageError(f"{source} {url!r} is no address; write it as in http://127.0.0.1:8000/v1")
     return url.rstrip("/")
+
+
+def _place(url: str) -> tuple[str, str | None, int | None, str]:
+    """What makes two addresses the same one; `/v1` at the end is not always written."""
+    parts = urlsplit(url)
+    port = parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+    return parts.scheme, parts.hostname, port, parts.path.rstrip("/").removesuffix("/v1")
 
 
 def _read_key(file: Path) -> str:
@@ -197,10 +335,3 @@ def _number(arguments: Mapping[str, str], name: str) -> float | None:
     if not 0 < number < float("inf"):
         raise UsageError(f"--model-arg {name}={value} is no number above 0")
     return number
-
-
-def _flag(arguments: Mapping[str, str], name: str) -> bool:
-    value = arguments.get(name, "false")
-    if value not in ("true", "false"):
-        raise UsageError(f"--model-arg {name}={value} is neither true nor false")
-    return value == "true"

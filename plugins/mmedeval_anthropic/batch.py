@@ -12,8 +12,8 @@ import anthropic
 import httpx2
 
 from mmedeval import GenerateRequest, Response
-from mmedeval.batches import Entry, Status, Submission
-from mmedeval.remote import Trouble
+from mmedeval.batches import Entry, Status, Submission, json_lines
+from mmedeval.remote import Trouble, cut
 from mmedeval_anthropic.options import Options
 from mmedeval_anthropic.troubles import as_trouble, status_trouble
 from mmedeval_anthropic.wire import body_of
@@ -83,14 +83,13 @@ class Batches:
             about = json.loads(raw.http_response.content)
             ended = about["processing_status"] == "ended"
             cancelled, late = about.get("cancel_initiated_at") is not None, _late(about)
-            return Status(ended=ended, why="was cancelled" if cancelled else "expired" if late else "ended")
+            why = "was cancelled" if cancelled else "expired" if late else "ended"
+            return Status(ended=ended, why=why, cancelled=cancelled)
 
     def results(self, batch: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         with self._troubles(), self.client.messages.batches.with_streaming_response.results(batch) as response:
-            for line in response.iter_lines():
-                if line:
-                    found = json.loads(line)
-                    yield found["custom_id"], found["result"]
+            for found in json_lines(response.iter_bytes()):
+                yield found["custom_id"], found["result"]
 
     def read(self, request: GenerateRequest, result: Mapping[str, Any]) -> Response:
         kind = result.get("type")
@@ -99,10 +98,13 @@ class Batches:
         if kind == "errored":
             error = (result.get("error") or {}).get("error") or {}
             server = self.options.server
-            said = server.redact(str(error.get("message") or "the server says nothing else"))
+            said = cut(server.redact(str(error.get("message") or "the server says nothing else")))
             raise status_trouble(STATUSES.get(str(error.get("type")), 500), {}, said, key_place=server.key_place)
-        words = {"expired": "the batch expired before it was asked", "canceled": "the batch was cancelled before it was asked"}
-        raise Trouble("passing", words.get(str(kind), "the batch holds no result that can be read"))
+        if kind == "canceled":
+            # Whoever cancelled it wants no more of it.
+            raise Trouble("refused", "the batch was cancelled before it was asked")
+        expired = "the batch expired before it was asked"
+        raise Trouble("passing", expired if kind == "expired" else "the batch holds no result that can be read")
 
     @contextmanager
     def _troubles(self) -> Iterator[None]:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmedeval import ModelError, Sampling, UsageError
-from mmedeval.servers import ServerOptions, name_in
-from mmedeval_anthropic.models import WITH_TEMPERATURE
+from mmedeval.servers import ServerOptions, flag, name_in
+from mmedeval_anthropic.models import PRICES, WITH_TEMPERATURE
 
 ADDRESS = "https://api.anthropic.com"
 EFFORTS = ("low", "medium", "high", "xhigh", "max")
@@ -29,7 +29,7 @@ class Options:
     @classmethod
     def parse(cls, model: str, arguments: Mapping[str, str]) -> Options:
         """Raises `UsageError` naming the argument and what it may be."""
-        server = ServerOptions.parse(arguments, key_env="ANTHROPIC_API_KEY", url_env="ANTHROPIC_BASE_URL")
+        server = ServerOptions.parse(arguments, key_env="ANTHROPIC_API_KEY", url_env="ANTHROPIC_BASE_URL", address=ADDRESS)
         thinking, effort = arguments.get("thinking"), arguments.get("effort")
         budget = 0
         if thinking is not None and thinking not in ("adaptive", "disabled"):
@@ -44,20 +44,22 @@ class Options:
         thinks = thinking not in (None, "disabled")
         if thinks and arguments.get("temperature") == "true":
             raise UsageError(f"--model-arg temperature=true goes not with thinking={thinking}: a model that thinks takes none")
-        takes_one = server.base_url is not None or name_in(WITH_TEMPERATURE, model) is not None
+        # Of a server of one's own the models are one's own, too, but for those that carry a name of the provider's.
+        claude = name_in(PRICES, model.rpartition("/")[2])
+        takes_one = claude in WITH_TEMPERATURE or (claude is None and server.base_url is not None)
         return cls(
             server=server,
             thinking=thinking,
             budget=budget,
             effort=effort,
-            temperature=_flag(arguments, "temperature", takes_one) and not thinks,
-            cache=_flag(arguments, "cache", True),
+            temperature=flag(arguments, "temperature", takes_one) and not thinks,
+            cache=flag(arguments, "cache", True),
         )
 
     @property
     def address(self) -> str:
         # The SDK puts /v1 in front of what it asks; addresses of other backends end in it.
-        return (self.server.base_url or ADDRESS).removesuffix("/v1")
+        return self.server.address.removesuffix("/v1")
 
     def check_sampling(self, sampling: Sampling, model: str) -> None:
         """Raises `ModelError` for a temperature that would not arrive. 0, the default, is asked for as far as it can be."""
@@ -70,10 +72,3 @@ class Options:
     def settings(self) -> Mapping[str, Any]:
         """What changes the answers."""
         return {"thinking": self.thinking, "effort": self.effort, "temperature": "sent" if self.temperature else "not sent"}
-
-
-def _flag(arguments: Mapping[str, str], name: str, default: bool) -> bool:
-    value = arguments.get(name, "true" if default else "false")
-    if value not in ("true", "false"):
-        raise UsageError(f"--model-arg {name}={value} is neither true nor false")
-    return value == "true"

@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, Literal
 
-from mmedeval import Failure, GenerateRequest, Generation, Prompt, Usage
-from mmedeval.remote import Trouble
-from mmedeval.servers import Price
+from mmedeval import Failure, GenerateRequest, Generation, Prompt, Request, Usage
+from mmedeval.remote import Trouble, server_time
+from mmedeval.servers import Price, most_tokens, size
 from mmedeval_anthropic.options import Options
 
 KEPT: Mapping[str, str] = {"type": "ephemeral"}
 LEAST_KEPT = 2048
 """Bytes that examples must have to be marked: 512 tokens, the least that any model keeps. Others pass over what is too short."""
-FRAME = 64
-"""Tokens that a turn of a conversation may take beside its text; a generous bound."""
 FINISHED: Mapping[str, Literal["stop", "length"]] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
@@ -51,7 +49,7 @@ def _turns(prompt: Prompt, cache: bool) -> dict[str, Any]:
         return {"messages": [{"role": "user", "content": prompt.text}]}
     turns: list[dict[str, Any]] = [{"role": each.role, "content": each.content} for each in prompt.messages]
     shared = turns[:-1]
-    if cache and sum(len(turn["content"].encode("utf-8", "surrogatepass")) for turn in shared) >= LEAST_KEPT:
+    if cache and sum(size(turn["content"]) for turn in shared) >= LEAST_KEPT:
         # Everything up to the last shared turn is kept.
         shared[-1]["content"] = [{"type": "text", "text": shared[-1]["content"], "cache_control": KEPT}]
     if turns[0]["role"] == "system":
@@ -59,10 +57,11 @@ def _turns(prompt: Prompt, cache: bool) -> dict[str, Any]:
     return {"messages": turns}
 
 
-def most_cost(request: GenerateRequest, options: Options, price: Price) -> float:
-    """US dollars that a request costs at most: no token is shorter than a byte."""
-    turns = len(request.prompt.shots) * 2 + 2
-    text = len(request.prompt.text.encode("utf-8", "surrogatepass")) + turns * FRAME
+def most_cost(request: Request, options: Options, price: Price) -> float:
+    """US dollars that a request costs at most; one for loglikelihoods is never sent."""
+    if not isinstance(request, GenerateRequest):
+        return 0.0
+    text = most_tokens(request)
     most_out = request.sampling.max_tokens + options.budget
     written = text if options.cache and (price.written or 0.0) > price.input else 0
     return price.cost(tokens_in=text, tokens_out=most_out, written=written, batch=options.server.batch)
@@ -78,7 +77,8 @@ def response_of(
         text = "".join(blocks)
         usage = _usage(message["usage"], price, batch)
     except (KeyError, TypeError, AttributeError):
-        raise Trouble("passing", "the answer is no message of the messages API") from None
+        usage = _usage_if_told(message, price, batch)
+        raise Trouble("passing", "the answer is no message of the messages API", usage=usage) from None
     if reason == "refusal":
         details = message.get("stop_details") or {}
         words = [str(details[name]) for name in ("category", "explanation") if details.get(name)]
@@ -111,6 +111,14 @@ def _usage(said: Mapping[str, Any], price: Price | None, batch: bool) -> Usage:
     return Usage(tokens_in=tokens_in, tokens_out=tokens_out, tokens_thinking=thinking, tokens_cached=cached, cost=cost)
 
 
+def _usage_if_told(message: Any, price: Price | None, batch: bool) -> Usage:
+    """What an answer of another form took: it was paid all the same."""
+    try:
+        return _usage(message["usage"], price, batch)
+    except (KeyError, TypeError, AttributeError):
+        return Usage()
+
+
 def rest_of(headers: Mapping[str, str]) -> float:
     """Seconds until a rate limit that is used up is filled again (`anthropic-ratelimit-*`, dates of RFC 3339), else 0.
 
@@ -121,7 +129,8 @@ def rest_of(headers: Mapping[str, str]) -> float:
         if headers.get(f"anthropic-ratelimit-{name}-remaining") == "0":
             try:
                 reset = datetime.fromisoformat(headers.get(f"anthropic-ratelimit-{name}-reset", ""))
-                rest = max(rest, (reset - datetime.now(UTC)).total_seconds())
-            except (TypeError, ValueError):  # no date, or one without a time zone
+            except ValueError:
                 continue
+            if reset.tzinfo is not None:
+                rest = max(rest, reset.timestamp() - server_time(headers))
     return rest

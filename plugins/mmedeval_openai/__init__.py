@@ -20,8 +20,11 @@ ARGUMENTS: Mapping[str, str] = {
     "logprobs": "true: with endpoint=chat, score option letters by the first token's 20 best (default false)",
     "max_tokens_name": "max_tokens or max_completion_tokens: what the server calls the limit (default: the latter for OpenAI)",
     "temperature": "false: do not send one; some models that think refuse it (default true)",
+    "seed": "false: do not send one with --temperature; some servers refuse it (default true)",
+    "stop": "false: do not send stop strings, which some models refuse; texts are cut there all the same (default true)",
+    "response_format": "false: do not hold the model to a judge's JSON schema; older models refuse it (default true)",
     "reasoning_effort": "none, minimal, low, medium, high, ...: how much models think that can",
-    "extra_body": 'JSON object with more of the request, as in {"top_k": 1}',
+    "extra_body": 'JSON object with more of the request, as in {"top_k": 1}; not what changes the price or the question',
 }
 
 

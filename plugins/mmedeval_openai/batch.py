@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final
 
+import httpx2
 import openai
 
 from mmedeval import GenerateRequest, LoglikelihoodRequest, Response
-from mmedeval.batches import Entry, Status, Submission
-from mmedeval.remote import Trouble
+from mmedeval.batches import Entry, Status, Submission, json_lines, json_object
+from mmedeval.remote import Trouble, Verdict, cut
 from mmedeval_openai.troubles import as_trouble, status_trouble
 
 ENDPOINT: Final = "/v1/chat/completions"
@@ -69,61 +71,59 @@ class OpenAIBatches:
         state = told["status"]
         if state == "failed":
             errors = (told.get("errors") or {}).get("data") or []
-            return Status(
-                ended=True, refused=self.redact("; ".join(str(each.get("message")) for each in errors)) or "no reason given"
-            )
+            reasons = "; ".join(str(each.get("message")) for each in errors)
+            return Status(ended=True, refused=cut(self.redact(reasons)) or "no reason given")
         words = {"completed": "ended", "expired": "expired", "cancelled": "was cancelled"}
-        return Status(ended=state in words, why=words.get(state, "goes on"))
+        return Status(ended=state in words, why=words.get(state, "goes on"), cancelled=state == "cancelled")
 
     def results(self, batch: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
         told = self._about(batch)
         counts = told.get("request_counts") or {}
-        for name, expected in (("output_file_id", counts.get("completed")), ("error_file_id", None)):
+        for name, counted in (("output_file_id", "completed"), ("error_file_id", "failed")):
             if file := told.get(name):
-                lines = [line for line in self._content(str(file)).splitlines() if line.strip()]
-                if len(lines) < (expected or 0):
-                    # Cut at the end of a line it would look whole.
-                    raise Trouble("passing", f"{len(lines)} of {expected} answers arrived")
-                for line in lines:
-                    result = _object(line)
+                arrived, expected = 0, counts.get(counted) or 0
+                for result in self._lines(str(file)):
+                    arrived += 1
                     yield str(result.get("custom_id")), result
+                if arrived < expected:
+                    # Cut at the end of a line it looks whole.
+                    raise Trouble("passing", f"{arrived} of {expected} results arrived")
 
     def read(self, request: GenerateRequest | LoglikelihoodRequest, result: Mapping[str, Any]) -> Response:
         try:
             if error := result.get("error"):
-                raise Trouble("refused", f"{error.get('code')}: {error.get('message')}")
+                # The others are those that nobody got round to: batch_expired, request_timeout.
+                verdict: Verdict = "refused" if error.get("code") == "batch_cancelled" else "passing"
+                raise Trouble(verdict, f"{error.get('code')}: {error.get('message')}")
             answer = result["response"]
-            if answer["status_code"] != 200:
-                raise status_trouble(answer["status_code"], {}, answer["body"], key_place=self.key_place, redact=self.redact)
+            status = answer["status_code"]
+            if status != 200:
+                # 0 is what was never asked.
+                raise status_trouble(status or 500, {}, answer["body"], key_place=self.key_place, redact=self.redact)
             return self._read(request, answer["body"])
         except (KeyError, TypeError, AttributeError):
             raise Trouble("refused", "the batch holds no answer of the format that was asked for") from None
         except Trouble as trouble:
-            raise Trouble(trouble.verdict, self.redact(str(trouble)), kind=trouble.kind, usage=trouble.usage) from None
+            raise trouble.but(message=cut(self.redact(str(trouble)))) from None
 
     def _about(self, batch: str) -> Mapping[str, Any]:
         return self._json(lambda: self.client.batches.with_raw_response.retrieve(batch))
 
-    def _content(self, file: str) -> bytes:
-        return bytes(self._called(lambda: self.client.files.with_raw_response.content(file)).http_response.content)
+    def _lines(self, file: str) -> Iterator[Mapping[str, Any]]:
+        with self._troubles(), self.client.files.with_streaming_response.content(file) as response:
+            yield from json_lines(response.iter_bytes())
 
     def _json(self, call: Callable[[], Any]) -> Mapping[str, Any]:
-        return _object(self._called(call).http_response.content)
+        with self._troubles():
+            return json_object(call().http_response.content)
 
-    def _called(self, call: Callable[[], Any]) -> Any:
+    @contextmanager
+    def _troubles(self) -> Iterator[None]:
         try:
-            return call()
+            yield
         except openai.OpenAIError as error:
             trouble = as_trouble(error, key_place=self.key_place, redact=self.redact)
             # Not even a traceback may show what the server repeated.
-            raise Trouble(trouble.verdict, self.redact(str(trouble)), kind=trouble.kind, pause=trouble.pause) from None
-
-
-def _object(content: bytes) -> Mapping[str, Any]:
-    try:
-        value = json.loads(content)
-    except ValueError:
-        value = None
-    if not isinstance(value, dict):
-        raise Trouble("passing", "the answer is no JSON object") from None
-    return value
+            raise trouble.but(message=self.redact(str(trouble))) from None
+        except httpx2.HTTPError as error:
+            raise Trouble("passing", self.redact(f"the connection broke: {type(error).__name__}: {error}")) from None

@@ -9,14 +9,31 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from mmedeval import UsageError
-from mmedeval.servers import ServerOptions
+from mmedeval.servers import ServerOptions, flag
 
 ADDRESS = "https://api.openai.com/v1"
-OWN_HOSTS = ("api.openai.com", ".api.openai.com", ".openai.azure.com")
+OWN_HOSTS = ("api.openai.com", ".api.openai.com", ".openai.azure.com", ".services.ai.azure.com", ".cognitiveservices.azure.com")
 """Where models that think refuse `max_tokens`; many servers of others know nothing else."""
 LIMIT_NAMES = ("max_tokens", "max_completion_tokens")
-OURS = ("model", "messages", "prompt", "stream", "n", "echo", "logprobs", "top_logprobs", *LIMIT_NAMES)
-"""What the backend decides: another value would not give what it reads."""
+OPTIONAL = ("temperature", "seed", "stop", "response_format")
+"""What is sent unless an argument of this name is false: some servers refuse a request for it."""
+_OURS = "the backend sets it itself"
+_ELSEWHERE = "give it with {}, so that the record tells it"
+_DEAR = "it changes what an answer costs, which --max-cost and the record would not know"
+_ASIDE = "with it the model is asked something else than the question, and the score would be of that"
+REFUSED: Mapping[str, str] = {
+    **dict.fromkeys(("model", "messages", "prompt", "stream", "stream_options", "n", "echo", "logprobs", "top_logprobs"), _OURS),
+    **dict.fromkeys((*LIMIT_NAMES, "max_output_tokens", "max_new_tokens", "n_predict"), _ELSEWHERE.format("--max-tokens")),
+    **dict.fromkeys(("stop", "response_format"), _OURS),
+    "temperature": _ELSEWHERE.format("--temperature"),
+    "seed": _ELSEWHERE.format("--seed"),
+    "reasoning_effort": _ELSEWHERE.format("--model-arg reasoning_effort"),
+    **dict.fromkeys(("service_tier", "best_of", "prediction", "modalities", "audio"), _DEAR),
+    **dict.fromkeys(("models", "route"), "another model than the one that is named may answer with it"),
+    **dict.fromkeys(("tools", "tool_choice", "functions", "function_call", "web_search_options", "plugins", "suffix"), _ASIDE),
+    **dict.fromkeys(("transforms", "truncate_prompt_tokens"), "the server would cut questions with it, and tell nobody"),
+}
+"""What `extra_body` may not hold, and why: the reader, the bill, or the score would be of something else."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,20 +44,20 @@ class Options:
     endpoint: Literal["chat", "completions"]
     logprobs: bool
     limit_name: str
-    temperature: bool
+    left_out: tuple[str, ...]
     reasoning_effort: str | None
     extra_body: Mapping[str, Any]
 
     @classmethod
     def parse(cls, arguments: Mapping[str, str]) -> Options:
         """Raises `UsageError` naming the argument and what it may be."""
-        server = ServerOptions.parse(arguments, key_env="OPENAI_API_KEY", url_env="OPENAI_BASE_URL")
+        server = ServerOptions.parse(arguments, key_env="OPENAI_API_KEY", url_env="OPENAI_BASE_URL", address=ADDRESS)
         endpoint = arguments.get("endpoint", "chat")
         if endpoint not in ("chat", "completions"):
             raise UsageError(f"--model-arg endpoint={endpoint} is neither chat nor completions")
         limit_name = arguments.get("max_tokens_name")
         if limit_name is None:
-            host = urlsplit(server.base_url or ADDRESS).hostname or ""
+            host = urlsplit(server.address).hostname or ""
             own = any(f".{host}".endswith(each) if each.startswith(".") else host == each for each in OWN_HOSTS)
             limit_name = "max_completion_tokens" if own else "max_tokens"
         if limit_name not in LIMIT_NAMES:
@@ -54,16 +71,12 @@ class Options:
         return cls(
             server=server,
             endpoint="chat" if endpoint == "chat" else "completions",
-            logprobs=_flag(arguments, "logprobs", False),
+            logprobs=flag(arguments, "logprobs", False),
             limit_name="max_tokens" if endpoint == "completions" else limit_name,
-            temperature=_flag(arguments, "temperature", True),
+            left_out=tuple(name for name in OPTIONAL if not flag(arguments, name, True)),
             reasoning_effort=arguments.get("reasoning_effort"),
             extra_body=_extra(arguments.get("extra_body", "{}")),
         )
-
-    @property
-    def address(self) -> str:
-        return self.server.base_url or ADDRESS
 
     @property
     def own(self) -> bool:
@@ -72,12 +85,14 @@ class Options:
 
     def settings(self) -> Mapping[str, Any]:
         """What changes the answers."""
+        others = [name for name in self.left_out if name != "temperature"]
         return {
             "endpoint": self.endpoint,
             "logprobs": self.logprobs,
-            "temperature": "sent" if self.temperature else "not sent",
+            "temperature": "not sent" if "temperature" in self.left_out else "sent",
             "reasoning_effort": self.reasoning_effort,
             "extra_body": dict(self.extra_body),
+            **({"not_sent": others} if others else {}),
         }
 
 
@@ -88,14 +103,7 @@ def _extra(text: str) -> Mapping[str, Any]:
         raise UsageError(f"--model-arg extra_body is no JSON: {error}") from error
     if not isinstance(extra, dict):
         raise UsageError('--model-arg extra_body must be a JSON object, as in {"top_k": 1}')
-    for name in OURS:
-        if name in extra:
-            raise UsageError(f"--model-arg extra_body may not hold {name!r}: the backend sets it itself")
+    for name in extra:
+        if name in REFUSED:
+            raise UsageError(f"--model-arg extra_body may not hold {name!r}: {REFUSED[name]}")
     return extra
-
-
-def _flag(arguments: Mapping[str, str], name: str, default: bool) -> bool:
-    value = arguments.get(name, "true" if default else "false")
-    if value not in ("true", "false"):
-        raise UsageError(f"--model-arg {name}={value} is neither true nor false")
-    return value == "true"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import httpx2
 import openai
 
-from mmedeval.remote import Trouble, trouble_of
+from mmedeval.remote import Trouble, cut, trouble_of
 from mmedeval.text import first_line
 
 NO_CONNECTION = (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.ProxyError, httpx2.UnsupportedProtocol)
@@ -21,13 +22,22 @@ BAD_PARAMETER = ("unsupported_parameter", "unsupported_value", "unknown_paramete
 HINTS = {
     "max_tokens": "--model-arg max_tokens_name=max_completion_tokens may help",
     "max_completion_tokens": "--model-arg max_tokens_name=max_tokens may help",
-    "temperature": "--model-arg temperature=false may help",
+    "temperature": "--model-arg temperature=false leaves it out",
+    "seed": "--model-arg seed=false leaves it out",
+    "stop": "--model-arg stop=false leaves it out: texts are cut at stop strings here, too",
+    "response_format": "--model-arg response_format=false leaves it out",
     "reasoning_effort": "leave out --model-arg reasoning_effort",
     "logprobs": "leave out --model-arg logprobs",
     "top_logprobs": "leave out --model-arg logprobs",
 }
+_UNKNOWN = re.compile(
+    r"""unknown\ name\s+["'](\w+)                                    # Gemini
+    |unrecognized\ request\ arguments?\ supplied:\s+(\w+)            # OpenAI's older models
+    |["']loc["']:\s*\[\s*["']body["'],\s*["'](\w+)["']\s*\]""",  # Mistral, and others that check with pydantic
+    re.IGNORECASE | re.VERBOSE,
+)
+"""Where a server names a parameter that it does not take in words alone."""
 BAD_KEY, TOO_LARGE = "api key not valid", "request too large"
-LONGEST_MESSAGE = 600
 
 
 def as_trouble(error: openai.OpenAIError, *, key_place: str, redact: Callable[[str], str]) -> Trouble:
@@ -55,8 +65,9 @@ def status_trouble(
     words = str(told.get("message") or told.get("detail") or (body if isinstance(body, str) and "<" not in body else ""))
     # Before it is cut: half a key is a secret, too.
     words = redact(words)
+    named = str(told.get("param")) if codes & {*BAD_PARAMETER} else _named(words)
     nothing = "there is nothing at this address; most end in /v1" if status == 404 else "the server says nothing else"
-    message = f"HTTP {status}: {words[:LONGEST_MESSAGE] or nothing}"
+    message = f"HTTP {status}: {cut(words) or nothing}"
     if codes & {*NO_MONEY, *NO_MODEL} or BAD_KEY in words.lower():
         return Trouble("hopeless", message)
     about = told.get("metadata")
@@ -69,9 +80,15 @@ def status_trouble(
             return Trouble("refused", message, kind="refused")
         if codes & {*TOO_LONG} or any(each in words.lower() for each in TOO_LONG_WORDS):
             return Trouble("refused", message, kind="too_long")
-        if codes & {*BAD_PARAMETER}:
-            hint = HINTS.get(str(told.get("param")))
+        if codes & {*BAD_PARAMETER} or named in HINTS:
+            hint = HINTS.get(named)
             return Trouble("hopeless", f"{message}; {hint}" if hint else message)
     if status in (401, 403):
         return Trouble("hopeless", f"{message}; the key is from {key_place}")
     return trouble_of(status, headers, message)
+
+
+def _named(words: str) -> str:
+    """A parameter that the server says it does not know, one that can be left out before all others."""
+    names = [name for found in _UNKNOWN.findall(words) for name in found if name]
+    return next((name for name in names if name in HINTS), "")

@@ -6,11 +6,11 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
-from typing import Any, Never
+from typing import Any
 
 from mmedeval import GenerateRequest, Generation, LoglikelihoodRequest, Loglikelihoods, Message, Prompt, Request, Usage
 from mmedeval.remote import Trouble
-from mmedeval.servers import Price
+from mmedeval.servers import Price, most_tokens, size
 from mmedeval_openai.options import Options
 
 MOST_STOPS = 4
@@ -18,8 +18,9 @@ BROKEN = ("error", "abort")
 """What servers that pass answers on say where these broke off."""
 MOST_LETTERS = 20
 """So many tokens with their log-probabilities the endpoints give."""
-FRAME = 64
-"""Tokens that a turn of a conversation may take beside its text; a generous bound."""
+MALFORMED = "the answer is none of the format that was asked for"
+MISSHAPEN = (LookupError, TypeError, AttributeError, ValueError, OverflowError)
+"""What reading an answer of another format raises."""
 LONGEST_REST = 60.0
 """Seconds: a limit that is used up for longer is told by the server's next refusal, in words."""
 _SPAN = re.compile(r"([\d.]+)(ms|[smhd])")
@@ -52,19 +53,22 @@ def body_of(request: Request, model: str, options: Options, prompt: Prompt) -> d
             # Servers of others differ in what they take here.
             form = {"name": "answer", "schema": dict(request.schema), "strict": True}
             body["response_format"] = {"type": "json_schema", "json_schema": form}
-    if options.temperature:
-        body["temperature"] = temperature
+    body["temperature"] = temperature
     if options.reasoning_effort is not None:
         body["reasoning_effort"] = options.reasoning_effort
-    return {**body, **options.extra_body}
+    return _sent(body, options)
 
 
 def echo_body(text: str, model: str, options: Options) -> dict[str, Any]:
     """What is sent to have the log-probabilities of a text's tokens. One more is written: some servers take 0 for no limit."""
-    body: dict[str, Any] = {"model": model, "prompt": text, "max_tokens": 1, "echo": True, "logprobs": 1}
-    if options.temperature:
-        body["temperature"] = 0.0
-    return {**body, **options.extra_body}
+    return _sent(
+        {"model": model, "prompt": text, "max_tokens": 1, "echo": True, "logprobs": 1, "temperature": 0.0},
+        options,
+    )
+
+
+def _sent(body: Mapping[str, Any], options: Options) -> dict[str, Any]:
+    return {**{name: value for name, value in body.items() if name not in options.left_out}, **options.extra_body}
 
 
 def _seed(seed: int, request_id: str) -> int:
@@ -72,20 +76,15 @@ def _seed(seed: int, request_id: str) -> int:
 
 
 def most_cost(request: Request, options: Options, price: Price) -> float:
-    """US dollars that a request costs at most: no token is shorter than a byte."""
-    prompt = request.prompt
-    text = _bytes(prompt.text) + FRAME * (2 + 2 * len(prompt.shots))
+    """US dollars that a request costs at most."""
+    text = most_tokens(request)
     tokens_out = request.sampling.max_tokens if isinstance(request, GenerateRequest) else 1
     if isinstance(request, LoglikelihoodRequest) and options.endpoint == "completions":
         # The prompt alone, and then with each continuation.
         tokens_out += len(request.continuations)
-        text = text * tokens_out + sum(map(_bytes, request.continuations))
+        text = text * tokens_out + sum(map(size, request.continuations))
     written = text if (price.written or 0.0) > price.input else 0
     return price.cost(tokens_in=text, tokens_out=tokens_out, written=written, batch=options.server.batch)
-
-
-def _bytes(text: str) -> int:
-    return len(text.encode("utf-8", "surrogatepass"))
 
 
 # --- what comes back ---
@@ -97,15 +96,14 @@ def generation_of(request: GenerateRequest, answer: Mapping[str, Any], price: Pr
         choice = answer["choices"][0]
         reason = choice.get("finish_reason")
         usage = usage_of(answer, price, batch=batch)
-        chat = "message" in choice
-        message = choice["message"] if chat else choice
-        text = (message.get("content") or "") if chat else message["text"]
+        message = choice.get("message", choice)
+        text, thought = _parts(message.get("content") or "") if "message" in choice else (message["text"], False)
         refusal = message.get("refusal")
-        thought = bool(message.get("reasoning_content") or message.get("reasoning"))
+        thought = thought or bool(message.get("reasoning_content") or message.get("reasoning"))
         if not isinstance(text, str):
             raise TypeError
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-        _malformed()
+    except MISSHAPEN:
+        raise Trouble("passing", MALFORMED, usage=usage_if_told(answer, price, batch=batch)) from None
     if refusal:
         raise Trouble("refused", f"the model refused: {refusal}", kind="refused", usage=usage)
     if reason == "content_filter":
@@ -126,6 +124,14 @@ def generation_of(request: GenerateRequest, answer: Mapping[str, Any], price: Pr
     )
 
 
+def _parts(content: Any) -> tuple[Any, bool]:
+    """The text of a message, and whether thinking stands beside it: a list of parts, as Mistral's models give it."""
+    if not isinstance(content, list):
+        return content, False
+    kinds = {part["type"] for part in content}
+    return "".join(part["text"] for part in content if part["type"] == "text"), "thinking" in kinds
+
+
 def letters_of(request: LoglikelihoodRequest, answer: Mapping[str, Any], price: Price | None, *, batch: bool) -> Loglikelihoods:
     """The option letters' log-probabilities as the first token of the answer, over all tokens that are a letter and white space.
 
@@ -138,10 +144,10 @@ def letters_of(request: LoglikelihoodRequest, answer: Mapping[str, Any], price: 
         if reason == "content_filter" or (choice.get("message") or {}).get("refusal"):
             raise Trouble("refused", "the model, or a content filter, refused", kind="refused", usage=usage)
         if told is None or told.get("content") is None:
-            raise Trouble("hopeless", "the answer holds no log-probabilities; leave out --model-arg logprobs=true")
+            raise Trouble("hopeless", "the answer holds no log-probabilities; leave out --model-arg logprobs=true", usage=usage)
         best = [(str(each["token"]), float(each["logprob"])) for token in told["content"][:1] for each in token["top_logprobs"]]
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError):
-        _malformed()
+    except MISSHAPEN:
+        raise Trouble("passing", MALFORMED, usage=usage_if_told(answer, price, batch=batch)) from None
     values = []
     for continuation in request.continuations:
         found = [value for token, value in best if token.strip() == continuation.strip()]
@@ -170,6 +176,14 @@ def usage_of(answer: Mapping[str, Any], price: Price | None, *, batch: bool = Fa
     return Usage(tokens_in=tokens_in, tokens_out=tokens_out, tokens_thinking=thinking, tokens_cached=cached, cost=cost)
 
 
+def usage_if_told(answer: Any, price: Price | None, *, batch: bool = False) -> Usage:
+    """What an answer says it took, in whatever else it is malformed: it was paid all the same."""
+    try:
+        return usage_of(answer, price, batch=batch)
+    except MISSHAPEN:
+        return Usage()
+
+
 def rest_of(headers: Mapping[str, str]) -> float:
     """Seconds until a rate limit that is used up is filled again (`x-ratelimit-*`, spans as in 6m0.5s), else 0."""
     rest = 0.0
@@ -178,7 +192,3 @@ def rest_of(headers: Mapping[str, str]) -> float:
             spans = _SPAN.findall(headers.get(f"x-ratelimit-reset-{name}", ""))
             rest = max(rest, sum(float(number) * _SECONDS[unit] for number, unit in spans))
     return min(rest, LONGEST_REST)
-
-
-def _malformed() -> Never:
-    raise Trouble("passing", "the answer is none of the format that was asked for") from None

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from mmedeval import BackendError, Failure, GenerateRequest, Generation, ModelError, Prompt, Response, Sampling, Usage, remote
-from mmedeval.remote import Ask, Reply, Talk, Traffic, Trouble, Verdict, a_client_each, ask_all, trouble_of, wait_of
+from mmedeval.remote import Ask, Reply, Talk, Traffic, Trouble, Verdict, a_client_each, ask_all, json_of, trouble_of, wait_of
 
 SERVER = "http://server"
 Asking = Callable[[GenerateRequest, int], Awaitable[Reply | None]]
@@ -543,6 +543,23 @@ def test_how_long_to_wait_is_read_in_every_form() -> None:
     assert date is not None
     assert 28 < date <= 30
     assert wait_of({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}) == 0
+
+
+def test_a_servers_date_is_read_by_the_servers_own_clock() -> None:
+    """Which may be wrong by hours, or ours may be."""
+    headers = {"date": "Wed, 21 Oct 2015 07:28:00 GMT", "retry-after": "Wed, 21 Oct 2015 07:28:45 GMT"}
+    assert wait_of(headers) == 45
+    assert wait_of({**headers, "retry-after": headers["date"]}) == 0
+    for date in ("soon", ""):
+        assert wait_of({**headers, "date": date}) == 0
+
+
+def test_an_answer_that_is_no_json_is_told_with_its_kind_however_deep_it_goes() -> None:
+    assert json_of(b'{"a": 1}', {}) == {"a": 1}
+    for content in (b"<html>", b'{"a": ', b"[" * 100_000, b"\xff"):
+        with pytest.raises(Trouble, match=r"^the answer is no JSON \(text/html\)$") as caught:
+            json_of(content, {"content-type": "text/html; charset=utf-8"})
+        assert caught.value.verdict == "passing"
 
 
 def test_what_a_status_means() -> None:

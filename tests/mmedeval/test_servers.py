@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from mmedeval import DataError, ModelError, UsageError
+from mmedeval import DataError, GenerateRequest, ModelError, Prompt, Sampling, Shot, UsageError
 from mmedeval.remote import Traffic
-from mmedeval.servers import SERVER_ARGUMENTS, Price, ServerOptions, name_in
+from mmedeval.servers import FRAME, SERVER_ARGUMENTS, Price, ServerOptions, most_tokens, name_in
 
 SECRET = "sk-planted-8b1f"
+OWN = "https://api.provider.com/v1"
 KNOWN = {"big": Price(input=5, output=25), "big-5": Price(input=4, output=20)}
 
 
@@ -22,7 +24,7 @@ def plain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def parse(**arguments: str) -> ServerOptions:
-    return ServerOptions.parse(arguments, key_env="THE_KEY", url_env="THE_URL")
+    return ServerOptions.parse(arguments, key_env="THE_KEY", url_env="THE_URL", address=OWN)
 
 
 def refusal(**arguments: str) -> str:
@@ -35,7 +37,13 @@ def refusal(**arguments: str) -> str:
 def test_without_arguments_the_defaults_hold_and_the_help_names_them() -> None:
     options = parse()
     assert options == ServerOptions(
-        base_url=None, key=None, key_place="the environment variable THE_KEY", traffic=Traffic(), prices={}, batch=False
+        base_url=None,
+        address=OWN,
+        key=None,
+        key_place="the environment variable THE_KEY",
+        traffic=Traffic(),
+        prices={},
+        batch=False,
     )
     for name in ("concurrency", "retries", "timeout"):
         assert f"default {getattr(Traffic(), name):g}" in SERVER_ARGUMENTS[name]
@@ -54,7 +62,7 @@ def test_every_argument_is_read(tmp_path: Path) -> None:
         prices=str(tmp_path / "prices.toml"),
         batch="true",
     )
-    assert options.base_url == "http://127.0.0.1:8000/v1"
+    assert options.base_url == options.address == "http://127.0.0.1:8000/v1"
     assert options.key == SECRET
     assert options.key_place == f"the file {tmp_path / 'key'}"
     assert options.traffic == Traffic(concurrency=4, retries=0, timeout=2.5, max_cost=10.0)
@@ -135,6 +143,41 @@ def test_a_key_is_required_of_the_provider_but_not_of_a_server_of_ones_own(monke
     assert parse(base_url="http://host").required_key("x:y") == "none"
     monkeypatch.setenv("THE_KEY", SECRET)
     assert parse().required_key("x:y") == SECRET
+
+
+@pytest.mark.parametrize(
+    "url", [OWN, f"{OWN}/", "https://api.provider.com", "HTTPS://API.Provider.com:443/v1", "https://api.provider.com/"]
+)
+def test_the_providers_own_address_written_out_is_the_provider(url: str) -> None:
+    options = parse(base_url=url)
+    assert (options.base_url, options.address) == (None, OWN)
+    assert options.price("big", KNOWN) == KNOWN["big"]
+    with pytest.raises(ModelError, match="needs a key"):
+        options.required_key("x:y")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://api.provider.com/v1",
+        "https://eu.api.provider.com/v1",
+        "https://api.provider.com:8443/v1",
+        "https://api.provider.com/v2",
+        "https://api.provider.com.example.org/v1",
+    ],
+)
+def test_an_address_that_only_resembles_the_providers_is_another(url: str) -> None:
+    assert parse(base_url=url).base_url == parse(base_url=url).address == url
+    assert parse(base_url=url).price("big", KNOWN) is None
+
+
+def test_a_prompt_has_fewer_tokens_than_it_is_reckoned_with() -> None:
+    prompt = Prompt(opening="Kurz.", shots=(Shot(asked="鉄は金属ですか。", answered="はい"),), question="\ud83d?", chat=True)
+    request = GenerateRequest(id="x", prompt=prompt, sampling=Sampling(), options={})
+    tokens = most_tokens(request)
+    assert tokens >= len(prompt.text.encode("utf-8", "surrogatepass")) + 4 * FRAME
+    schema = {"type": "object", "properties": {"x" * 1000: {"type": "string"}}}
+    assert most_tokens(replace(request, schema=schema)) >= tokens + 1000
 
 
 @pytest.mark.parametrize(

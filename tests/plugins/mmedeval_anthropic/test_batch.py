@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,15 @@ from mmedeval import (
 )
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
+from mmedeval.remote import Trouble
 
 pytest.importorskip("anthropic")
+
+import anthropic
+import httpx2
+
+from mmedeval_anthropic.batch import Batches
+from mmedeval_anthropic.options import Options
 
 KEY = "sk-planted-19de"
 PRICES = "[claude]\ninput = 10\noutput = 50\n"
@@ -82,14 +90,54 @@ def test_entries_that_got_no_answer_are_failures_with_their_reason(open_backend:
     failed = {name: found[f"t/{i}"] for name, i in faults.items()}
     said = {name: (each.kind, each.message) for name, each in failed.items() if isinstance(each, Failure)}
     assert said == {
-        "lapsed": ("backend", "the batch expired before it was asked"),
+        "lapsed": ("backend", "the batch expired before it was asked (asked 2 times)"),
         "too_long": ("too_long", "HTTP 400: prompt is too long: 9 tokens > 8 maximum; key [key]"),
         "filter": ("refused", "HTTP 400: Output blocked by content filtering policy; key [key]"),
-        "500": ("backend", "HTTP 500: an internal error, key [key]"),
+        "500": ("backend", "HTTP 500: an internal error, key [key] (asked 2 times)"),
         "refusal": ("refused", "the model refused: bio, too dangerous"),
         "empty": ("backend", "the answer is empty (stop_reason end_turn)"),
     }
     assert sum(isinstance(each, Generation) for each in found.values()) == 4
+    assert sorted(faulty_server.counts()["asked"].values()) == [1] * 8 + [2] * 2
+
+
+def test_entries_that_expire_or_fail_in_passing_are_answered_by_the_next_batch(
+    open_backend: Open, faulty_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = {"lapsed": 1, "500": 2, "429": 3, "529": 4}
+    faulty_server.order(always={f"Question {i}\n": fault for fault, i in faults.items()})
+    submit = Batches.submit
+
+    def heal(self: Any, entries: Any, label: str) -> str:
+        if len(entries) == len(faults):
+            faulty_server.order()
+        return submit(self, entries, label)
+
+    monkeypatch.setattr(Batches, "submit", heal)
+    found = answers(open_backend(), questions(8))
+    assert sorted(found) == [f"t/{i}" for i in range(8)]
+    assert [each for each in found.values() if not isinstance(each, Generation)] == []
+    assert sorted(faulty_server.counts()["asked"].values()) == [1, 1, 1, 1, 2, 2, 2, 2]
+
+
+def test_what_somebody_cancelled_is_a_failure_that_is_not_asked_again(open_backend: Open) -> None:
+    with open_backend() as backend, backend._batches() as service, pytest.raises(Trouble, match="was cancelled") as caught:
+        service.read(questions(1)[0], {"type": "canceled"})
+    assert caught.value.verdict == "refused"
+
+
+def test_a_text_with_another_end_of_a_line_inside_is_one_line_of_a_batch() -> None:
+    lines = [{"custom_id": f"{i}", "result": {"text": "one\u2028two\x85three"}} for i in range(3)]
+    content = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines).encode()
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path.endswith("/results"):
+            return httpx2.Response(200, content=content)
+        return httpx2.Response(200, json={"id": "b", "results_url": "https://api.anthropic.com/v1/messages/batches/b/results"})
+
+    with anthropic.Anthropic(api_key="none", http_client=httpx2.Client(transport=httpx2.MockTransport(answer))) as client:
+        service = Batches(client, "claude", Options.parse("claude", {}), lambda *_: None)
+        assert [*service.results("b")] == [(line["custom_id"], line["result"]) for line in lines]
 
 
 @pytest.mark.parametrize("fault", ["429", "500", "529", "reset", "half", "html", "cut"])

@@ -93,7 +93,12 @@ def test_a_temperature_goes_where_it_is_taken_and_nowhere_else() -> None:
     assert "temperature" not in body(asked())
     assert "temperature" not in body(asked(), "claude-mystery-9")
     assert body(asked(), OLD)["temperature"] == body(asked(), f"{OLD}-20251001")["temperature"] == 0.0
-    assert body(asked(temperature=0.5), NEW, base_url="http://host")["temperature"] == 0.5
+    # Behind an address of another, too; what is not the provider's model is one's own.
+    for name in (NEW, f"{NEW}-20260801", f"anthropic/{NEW}"):
+        assert "temperature" not in body(asked(), name, base_url="http://host")
+    for name in (OLD, f"anthropic/{OLD}", "my-own", "claude"):
+        assert body(asked(temperature=0.5), name, base_url="http://host")["temperature"] == 0.5
+    assert body(asked(temperature=0.5), NEW, base_url="http://host", temperature="true")["temperature"] == 0.5
     assert body(asked(), NEW, temperature="true")["temperature"] == 0.0
     assert "temperature" not in body(asked(), OLD, temperature="false")
     # A model that thinks takes none either.
@@ -141,6 +146,9 @@ def test_the_address_may_end_in_v1_as_those_of_other_backends_do() -> None:
     assert Options.parse(NEW, {}).address == "https://api.anthropic.com"
     assert Options.parse(NEW, {"base_url": "http://host:1/v1/"}).address == "http://host:1"
     assert Options.parse(NEW, {"base_url": "http://host:1/x"}).address == "http://host:1/x"
+    for own in ("https://api.anthropic.com", "https://api.anthropic.com/v1/"):
+        options = Options.parse(NEW, {"base_url": own})
+        assert (options.address, options.server.base_url) == ("https://api.anthropic.com", None)
 
 
 def test_stop_strings_of_white_space_which_the_server_takes_not_are_cut_here() -> None:
@@ -198,6 +206,13 @@ def test_what_is_no_message_at_all_is_asked_again(found: Any) -> None:
     assert caught.value.verdict == "passing"
 
 
+def test_what_is_no_message_was_paid_all_the_same() -> None:
+    for broken in ({"content": None}, {"stop_reason": None, "content": [3]}):
+        with pytest.raises(Trouble) as caught:
+            read({**message(), **broken}, price=PRICE)
+        assert caught.value.usage.cost == pytest.approx((100 * 10 + 10 * 50) / 1e6)
+
+
 def test_tokens_of_the_cache_are_counted_and_priced_apart() -> None:
     found = message(
         usage={"input_tokens": 100, "cache_read_input_tokens": 1000, "cache_creation_input_tokens": 2000, "output_tokens": 10}
@@ -232,6 +247,11 @@ def test_a_rate_limit_that_is_used_up_tells_how_long_to_rest() -> None:
     }
     assert 39 < rest_of(headers) <= 40
     assert 19 < rest_of({**headers, "anthropic-ratelimit-input-tokens-remaining": "1000"}) <= 20
+    # By the server's clock, if it tells the time: ours may be wrong.
+    told = {"date": "Wed, 21 Oct 2015 07:28:00 GMT", "anthropic-ratelimit-tokens-remaining": "0"}
+    assert rest_of({**told, "anthropic-ratelimit-tokens-reset": "2015-10-21T07:28:45Z"}) == 45
+    assert rest_of({**told, "anthropic-ratelimit-tokens-reset": "2015-10-21T09:28:45+02:00"}) == 45
+    assert rest_of({**told, "anthropic-ratelimit-tokens-reset": "2015-10-21T07:27:45Z"}) == 0
     assert rest_of({}) == 0
     for reset in ("2020-01-01T00:00:00Z", "soon", "2030-01-01T00:00:00", ""):
         assert rest_of({"anthropic-ratelimit-tokens-remaining": "0", "anthropic-ratelimit-tokens-reset": reset}) == 0
@@ -260,6 +280,21 @@ def test_what_the_servers_errors_mean(status: int, words: str, verdict: str, kin
     assert (trouble.verdict, trouble.kind) == (verdict, kind)
     assert str(trouble).startswith(f"HTTP {status}: {words}")
     assert str(trouble).endswith("; the key is from the file x") == (status in (401, 403))
+
+
+@pytest.mark.parametrize(
+    ("words", "verdict"),
+    [
+        ("`temperature` may only be set to 1 when thinking is enabled", "hopeless"),
+        ("temperature: Extra inputs are not permitted", "hopeless"),
+        ("`temperature` is deprecated for this model.", "hopeless"),
+        ("messages: the patient's temperature could not be parsed", "refused"),
+    ],
+)
+def test_a_temperature_that_the_server_does_not_take_is_told_with_the_way_around(words: str, verdict: str) -> None:
+    trouble = status_trouble(400, {}, words, key_place="the file x")
+    assert trouble.verdict == verdict
+    assert ("--model-arg temperature=false leaves it out" in str(trouble)) == (verdict == "hopeless")
 
 
 def test_prices_are_sound_and_every_model_with_a_temperature_has_one() -> None:

@@ -80,12 +80,13 @@ def test_what_is_asked_reaches_the_server(open_backend: Make, write: Make, fault
     assert faulty_server.counts()["asked"] == {"Q\nA. iron": 1}
 
 
-def test_more_of_the_request_may_be_given_as_json(open_backend: Make, write: Make) -> None:
-    """The server writes at most as many words as it is told; the extra body comes last and wins."""
-    backend = open_backend(extra_body='{"stop": ["number"], "top_k": 1}')
-    got = answers(backend, [write(max_tokens=50)])["task/1"]
-    assert isinstance(got, Generation)
-    assert got.text == "The "
+def test_a_stop_string_that_is_not_sent_still_ends_the_text(open_backend: Make, write: Make) -> None:
+    for arguments in ({}, {"stop": "false"}):
+        got = answers(open_backend(**arguments), [write(max_tokens=50, stop=("number",))])["task/1"]
+        assert isinstance(got, Generation)
+        assert (got.text, got.finish_reason) == ("The ", "stop")
+    assert open_backend().describe()["settings"].get("not_sent") is None
+    assert open_backend(stop="false", seed="false").describe()["settings"]["not_sent"] == ["seed", "stop"]
 
 
 def test_money_is_counted(open_backend: Make, questions: Make, tmp_path: Path) -> None:
@@ -244,7 +245,17 @@ def test_a_server_that_ignores_what_is_asked_ends_the_run(
         ({"max_tokens_name": "limit"}, "max_tokens_name=limit is neither"),
         ({"extra_body": "{"}, "extra_body is no JSON"),
         ({"extra_body": "[1]"}, "extra_body must be a JSON object"),
-        ({"extra_body": '{"model": "x"}'}, "extra_body may not hold 'model'"),
+        ({"seed": "7"}, "seed=7 is neither true nor false"),
+        ({"extra_body": '{"model": "x"}'}, "extra_body may not hold 'model': the backend sets it itself"),
+        ({"extra_body": '{"n": 2}'}, "extra_body may not hold 'n': the backend sets it itself"),
+        ({"extra_body": '{"stop": ["x"]}'}, "extra_body may not hold 'stop': the backend sets it itself"),
+        ({"extra_body": '{"max_tokens": 9}'}, "extra_body may not hold 'max_tokens': give it with --max-tokens"),
+        ({"extra_body": '{"temperature": 1}'}, "extra_body may not hold 'temperature': give it with --temperature"),
+        ({"extra_body": '{"top_k": 1, "service_tier": "flex"}'}, "'service_tier': it changes what an answer costs"),
+        ({"extra_body": '{"best_of": 9}'}, "'best_of': it changes what an answer costs"),
+        ({"extra_body": '{"models": ["x"]}'}, "'models': another model than the one that is named may answer"),
+        ({"extra_body": '{"tools": []}'}, "'tools': with it the model is asked something else"),
+        ({"extra_body": '{"truncate_prompt_tokens": 9}'}, "'truncate_prompt_tokens': the server would cut questions"),
         ({"endpoint": "completions", "logprobs": "true"}, "logprobs is for endpoint=chat"),
         ({"endpoint": "completions", "batch": "true"}, "batch=true is for endpoint=chat"),
         ({"colour": "red"}, "colour"),

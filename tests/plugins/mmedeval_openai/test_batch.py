@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,11 @@ from mmedeval.batches import Submission
 from mmedeval.remote import Trouble
 
 pytest.importorskip("openai")
+
+import httpx2
+import openai
+
+from mmedeval_openai.batch import OpenAIBatches
 
 Make = Callable[..., Any]
 SUBMIT = "POST /v1/batches"
@@ -63,15 +69,96 @@ def test_entries_without_an_answer_are_failures_with_their_reason(batched: Make,
     faulty_server.order(always={f"Question {i}\n": fault for fault, i in faults.items()})
     found = answers(batched(), questions(10))
     failed = {name: found.pop(f"t/{i}") for name, i in faults.items()}
+    expired = "batch_expired: This request could not be executed before the completion window expired."
     assert {name: (each.kind, each.message) for name, each in failed.items() if isinstance(each, Failure)} == {
-        "lapsed": ("backend", "batch_expired: This request could not be executed before the completion window expired."),
+        "lapsed": ("backend", f"{expired} (asked 2 times)"),
         "too_long": ("too_long", "HTTP 400: prompt is too long: 9 tokens > 8 maximum; key [key]"),
         "filter": ("refused", "a content filter stopped the answer"),
-        "500": ("backend", "HTTP 500: an internal error, key [key]"),
+        "500": ("backend", "HTTP 500: an internal error, key [key] (asked 2 times)"),
         "refusal": ("refused", "the model refused: I cannot help with that."),
         "empty": ("backend", "the answer is empty (finish_reason stop)"),
     }
     assert all(isinstance(each, Generation) for each in found.values())
+    asked = faulty_server.counts()["asked"]
+    assert {name: asked[f"Question {i}\nA. iron\nB. zinc"] for name, i in faults.items()} == {
+        "lapsed": 2, "too_long": 1, "filter": 1, "500": 2, "refusal": 1, "empty": 1,
+    }  # fmt: skip
+
+
+def test_entries_that_expire_or_fail_in_passing_are_answered_by_the_next_batch(
+    batched: Make, questions: Make, faulty_server: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    faults = {"lapsed": 1, "500": 2, "429": 3, "529": 4}
+    faulty_server.order(always={f"Question {i}\n": fault for fault, i in faults.items()})
+    submit = OpenAIBatches.submit
+
+    def heal(self: Any, entries: Any, label: str) -> str:
+        if len(entries) == len(faults):
+            faulty_server.order()
+        return submit(self, entries, label)
+
+    monkeypatch.setattr(OpenAIBatches, "submit", heal)
+    found = answers(batched(), questions(8))
+    assert sorted(found) == [f"t/{i}" for i in range(8)]
+    assert [each for each in found.values() if not isinstance(each, Generation)] == []
+    assert sorted(faulty_server.counts()["asked"].values()) == [1, 1, 1, 1, 2, 2, 2, 2]
+
+
+@pytest.mark.parametrize(
+    ("result", "verdict", "words"),
+    [
+        ({"error": {"code": "batch_cancelled", "message": "enough"}}, "refused", "batch_cancelled: enough"),
+        ({"error": {"code": "request_timeout", "message": "slow"}}, "passing", "request_timeout: slow"),
+        ({"response": {"status_code": 0, "body": {}}}, "passing", "HTTP 500: the server says nothing else"),
+        ({"response": {"status_code": 400, "body": {"error": {"message": "no"}}}}, "refused", "HTTP 400: no"),
+        ({"response": None}, "refused", "the batch holds no answer of the format that was asked for"),
+        ({"error": {"code": "x", "message": "long " * 9999}}, "passing", None),
+    ],
+)
+def test_what_the_line_of_an_entry_without_an_answer_means(
+    batched: Make, questions: Make, result: Any, verdict: str, words: str | None
+) -> None:
+    backend = batched()
+    with backend, backend._batches() as service, pytest.raises(Trouble) as caught:
+        service.read(questions(1)[0], result)
+    assert caught.value.verdict == verdict
+    assert str(caught.value) == words if words else len(str(caught.value)) < 700
+
+
+@pytest.mark.parametrize("name", ["output_file_id", "error_file_id"])
+def test_a_file_that_is_cut_at_the_end_of_a_line_is_not_taken_for_whole(
+    batched: Make, questions: Make, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    told = {"status": "completed", name: "file-1", "request_counts": {"total": 2, "completed": 2, "failed": 2}}
+    backend = batched()
+    monkeypatch.setattr(OpenAIBatches, "_about", lambda self, batch: told)
+    monkeypatch.setattr(OpenAIBatches, "_lines", lambda self, file: iter([{"custom_id": "a"}]))
+    with backend, backend._batches() as service, pytest.raises(Trouble, match="1 of 2 results arrived"):
+        list(service.results("batch-1"))
+
+
+def test_a_text_with_another_end_of_a_line_inside_is_one_line_of_a_batch() -> None:
+    lines = [{"custom_id": f"{i}", "response": {"body": "one\u2028two\x85three"}} for i in range(3)]
+    content = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines).encode()
+
+    def answer(request: httpx2.Request) -> httpx2.Response:
+        if request.url.path.endswith("/content"):
+            return httpx2.Response(200, content=content)
+        return httpx2.Response(200, json={"output_file_id": "file-1", "request_counts": {"completed": 3}})
+
+    with openai.OpenAI(api_key="none", http_client=httpx2.Client(transport=httpx2.MockTransport(answer))) as client:
+        service = OpenAIBatches(client, body=dict, read=lambda *_: None, key_place="", redact=str, seconds=1.0)
+        assert [*service.results("batch-1")] == [(line["custom_id"], line) for line in lines]
+
+
+def test_a_batch_that_is_refused_tells_no_more_than_is_read(batched: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = {"data": [{"message": f"line {i} is wrong"} for i in range(5000)]}
+    monkeypatch.setattr(OpenAIBatches, "_about", lambda self, batch: {"status": "failed", "errors": errors})
+    backend = batched()
+    with backend, backend._batches() as service:
+        refused = service.status("batch-1").refused
+    assert refused.startswith("line 0 is wrong; line 1 is wrong")
+    assert len(refused) < 700
 
 
 # A submission that drips is not repeated: tests/mmedeval/test_batches.py.

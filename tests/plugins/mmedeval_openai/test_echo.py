@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mmedeval import LoglikelihoodRequest, Prompt
+from mmedeval import Failure, LoglikelihoodRequest, Prompt, Shot, Usage
 from mmedeval.remote import Trouble
 from mmedeval.servers import Price
 from mmedeval_openai.echo import Echo, echo_of, loglikelihoods_of, texts_of
@@ -70,7 +73,7 @@ def test_where_the_model_always_ends_at_once_the_servers_order_cannot_be_checked
     assert not unsure.sure
     with pytest.raises(Trouble, match="cannot be checked") as caught:
         loglikelihoods_of(score(), unsure, [unsure, unsure], 0)
-    assert caught.value.verdict == "refused"
+    assert (caught.value.verdict, caught.value.usage.tokens_in) == ("refused", 3)
     surely = echo(["Is", " it", "?"], [None, -1.0, -2.0])
     longer = Echo(tokens=(*unsure.tokens, " A"), logprobs=(*unsure.logprobs, -3.0), usage=unsure.usage, sure=False)
     assert loglikelihoods_of(score(), surely, [longer], 0).values == (-3.0,)
@@ -122,6 +125,7 @@ def test_a_continuation_without_tokens_of_its_own_is_a_failure(score: Make) -> N
     with pytest.raises(Trouble, match="no token of its own") as caught:
         loglikelihoods_of(score(), echo(["Q", ":"], [None, -1.0]), [echo(["Q", ":"], [None, -1.0])], 0)
     assert (caught.value.verdict, caught.value.kind) == ("refused", "refused")
+    assert caught.value.usage.cost == pytest.approx(6 / 1e6)
 
 
 def test_a_prompt_without_tokens_is_a_failure() -> None:
@@ -179,8 +183,72 @@ def test_an_echo_in_no_known_format_is_asked_for_again(change: dict[str, Any]) -
     given = echoed("Is", ["Is", "!"], [None, -1.0])
     given["choices"][0].update(change)
     with pytest.raises(Trouble) as caught:
-        echo_of("Is", given, None)
+        echo_of("Is", given, Price(input=1.0, output=10.0))
     assert caught.value.verdict == "passing"
+    assert caught.value.usage.cost == pytest.approx(11 / 1e6)
+
+
+def served(backend: Any, faults: dict[str, list[Any]], monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Puts a server behind a backend that echoes a word as a token; `faults` are what a text meets first. Gives what is asked."""
+    asked: list[str] = []
+
+    async def sent(self: Any, client: Any, body: Any) -> tuple[Any, float]:
+        text = body["prompt"]
+        asked.append(text)
+        for fault in faults.get(text, [])[:1]:
+            faults[text].pop(0)
+            if isinstance(fault, Trouble):
+                raise fault
+            await asyncio.sleep(fault)
+        tokens = re.findall(r"\S+|\s+", text)
+        return echoed(text, [*tokens, "!"], [None, *[-1.0] * len(tokens)]), 0.0
+
+    monkeypatch.setattr(type(backend), "_sent", sent)
+    return asked
+
+
+@pytest.fixture
+def priced(open_backend: Make, tmp_path: Path) -> Make:
+    (tmp_path / "prices.toml").write_text("[some-model]\ninput = 1000000\noutput = 0\n")
+    return lambda **more: open_backend(endpoint="completions", prices=str(tmp_path / "prices.toml"), **more)
+
+
+def test_an_echo_that_was_paid_is_billed_once_whatever_becomes_of_the_next_one(
+    priced: Make, score: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A dollar a token: one for the prompt, three for it with each continuation."""
+    passing = [Trouble("passing", "HTTP 500"), Trouble("passing", "half", usage=Usage(cost=7.0))]
+    backend = priced()
+    asked = served(backend, {"Q B": passing}, monkeypatch)
+    (got,) = backend.loglikelihood([score("Q")])
+    assert got.values == (-2.0, -2.0)
+    assert asked == ["Q", "Q A", "Q B", "Q B", "Q B"]
+    assert backend.talk.cost == 1 + 3 + 7 + 3
+
+
+def test_echoes_before_a_refusal_are_part_of_its_bill(priced: Make, score: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = priced()
+    served(backend, {"Q B": [Trouble("refused", "no", kind="refused")]}, monkeypatch)
+    (got,) = backend.loglikelihood([score("Q")])
+    assert isinstance(got, Failure)
+    assert got.usage.cost == backend.talk.cost == 1 + 3
+
+
+def test_echoes_of_a_try_that_took_too_long_are_paid_too(priced: Make, score: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = priced(timeout="0.2", retries="1")
+    asked = served(backend, {"Q B": [60.0, 60.0]}, monkeypatch)
+    (got,) = backend.loglikelihood([score("Q")])
+    assert isinstance(got, Failure)
+    assert asked == ["Q", "Q A", "Q B", "Q B"]
+    assert backend.talk.cost == 1 + 3
+
+
+def test_echoes_of_a_prompt_that_was_too_long_are_paid_too(priced: Make, score: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = priced()
+    served(backend, {"S Q B": [Trouble("refused", "prompt is too long", kind="too_long")]}, monkeypatch)
+    (got,) = backend.loglikelihood([score("Q", shots=(Shot(asked="S", answered=" "),))])
+    assert (got.usage.shots_dropped, got.usage.cost) == (1, 1 + 3 + 3)
+    assert backend.talk.cost == (3 + 5) + (1 + 3 + 3)
 
 
 def test_the_requests_answers_keep_their_order(score: Make) -> None:

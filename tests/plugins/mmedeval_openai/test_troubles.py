@@ -85,10 +85,51 @@ def test_a_refused_key_is_told_with_its_place() -> None:
         ("temperature", "--model-arg temperature=false"),
         ("max_tokens", "--model-arg max_tokens_name=max_completion_tokens"),
         ("max_completion_tokens", "--model-arg max_tokens_name=max_tokens"),
+        ("seed", "--model-arg seed=false"),
+        ("stop", "--model-arg stop=false"),
+        ("response_format", "--model-arg response_format=false"),
     ],
 )
 def test_a_parameter_that_the_model_does_not_take_is_told_with_the_way_around(name: str, hint: str) -> None:
     assert hint in str(trouble(400, error("Unsupported parameter", code="unsupported_parameter", param=name)))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        # Gemini's compatible endpoint
+        [{"error": {"code": 400, "message": 'Invalid JSON payload received. Unknown name "seed": Cannot find field.'}}],
+        [
+            {
+                "error": {
+                    "code": 400,
+                    "message": 'Unknown name "top_k": Cannot find field.\nUnknown name "seed": Cannot find field.',
+                }
+            }
+        ],
+        # Mistral
+        {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted", "input": 7}]},
+        {"object": "error", "message": {"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"]}]}, "code": None},
+        error("Unrecognized request argument supplied: seed", type="invalid_request_error"),
+    ],
+)
+def test_a_server_that_names_what_it_does_not_take_in_words_alone_is_understood(body: Any) -> None:
+    for status in (400, 422):
+        got = trouble(status, body)
+        assert got.verdict == "hopeless"
+        assert str(got).endswith("; --model-arg seed=false leaves it out")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        error('Unknown name "top_k": Cannot find field.'),
+        error("the request must stop; seed and temperature are not supported"),
+        {"detail": [{"type": "extra_forbidden", "loc": ["body", "messages", 0, "user", "seed"]}]},
+    ],
+)
+def test_words_that_name_nothing_that_can_be_left_out_end_no_run_at_once(body: Any) -> None:
+    assert trouble(400, body).verdict == "refused"
 
 
 def test_an_address_without_a_server_of_this_kind_is_told() -> None:

@@ -71,6 +71,8 @@ def test_a_text_is_one_turn_of_the_user_in_chat_and_the_prompt_in_completions(wr
         ("https://api.openai.com/v1", "max_completion_tokens"),
         ("https://eu.api.openai.com/v1", "max_completion_tokens"),
         ("https://mine.openai.azure.com/openai/v1", "max_completion_tokens"),
+        ("https://mine.services.ai.azure.com/openai/v1", "max_completion_tokens"),
+        ("https://mine.cognitiveservices.azure.com/openai/v1", "max_completion_tokens"),
         ("http://127.0.0.1:8000/v1", "max_tokens"),
         ("https://notapi.openai.com.example.org/v1", "max_tokens"),
     ],
@@ -98,9 +100,16 @@ def test_settings_are_sent_as_asked(write: Make) -> None:
     assert (sent["reasoning_effort"], sent["top_k"], sent["stop"]) == ("high", 1, ["a", "b", "c", "d"])
 
 
+@pytest.mark.parametrize("name", ["temperature", "seed", "stop", "response_format"])
+def test_what_some_servers_refuse_can_be_left_out(write: Make, name: str) -> None:
+    request = write(temperature=0.7, stop=("x",), schema={"type": "object"})
+    assert body(request).keys() - body(request, **{name: "false"}).keys() == {name}
+
+
 def test_a_schema_goes_to_the_provider_alone(write: Make) -> None:
     schema = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
-    assert body(write(schema=schema))["response_format"]["json_schema"]["schema"] == schema
+    for arguments in ({}, {"base_url": "https://api.openai.com/v1"}):
+        assert body(write(schema=schema), **arguments)["response_format"]["json_schema"]["schema"] == schema
     assert "response_format" not in body(write(schema=schema), **LOCAL)
 
 
@@ -150,6 +159,48 @@ def test_a_plain_completion_is_read_too(write: Make) -> None:
 
 def test_thinking_that_stands_in_the_text_stays_there_for_the_reader_of_answers(write: Make) -> None:
     assert read(write(), answer("<think>J?</think>Answer: A")).text == "<think>J?</think>Answer: A"
+
+
+def test_of_a_list_of_parts_the_text_is_the_answer(write: Make) -> None:
+    """As Mistral's models give it."""
+    thinking = {"type": "thinking", "thinking": [{"type": "text", "text": "Answer: J"}]}
+    parts = [
+        thinking,
+        {"type": "text", "text": "Answer: "},
+        {"type": "reference", "reference_ids": [1]},
+        {"type": "text", "text": "A"},
+    ]
+    assert read(write(), answer(parts)).text == "Answer: A"
+    with pytest.raises(Trouble, match=THOUGHT.format(20)):
+        read(write(), answer([thinking], finish="length"))
+    for odd in ([7], [{"text": "A"}], [{"type": "text", "text": 7}], [{"type": ["text"]}], {"type": "text"}):
+        with pytest.raises(Trouble, match="none of the format") as caught:
+            read(write(), answer(odd))
+        assert caught.value.verdict == "passing"
+
+
+@pytest.mark.parametrize(
+    "change", [{"choices": []}, {"choices": None}, {"choices": [{"message": {"content": 7}}]}, {"choices": [{"text": None}]}]
+)
+def test_an_answer_in_no_known_format_was_paid_all_the_same(write: Make, score: Make, change: Any) -> None:
+    given = {**answer(), **change}
+    paid = pytest.approx((100 * 1.0 + 20 * 10.0) / 1e6)
+    for batch in (False, True):
+        with pytest.raises(Trouble) as caught:
+            read(write(), given, batch=batch)
+        assert caught.value.usage.cost == (pytest.approx(paid.expected / 2) if batch else paid)
+    with pytest.raises(Trouble) as caught:
+        letters_of(score(), given, PRICE, batch=False)
+    assert caught.value.usage.cost == paid
+
+
+@pytest.mark.parametrize(
+    "usage", [{"prompt_tokens": "many"}, {"prompt_tokens": math.inf}, [1], "none", {"prompt_tokens": {"of": 1}}]
+)
+def test_a_count_that_is_none_makes_an_answer_one_of_no_known_format(write: Make, usage: Any) -> None:
+    with pytest.raises(Trouble, match="none of the format") as caught:
+        read(write(), answer(usage=usage))
+    assert (caught.value.verdict, caught.value.usage.cost) == ("passing", None)
 
 
 @pytest.mark.parametrize("finish", ["stop", "eos", None])
