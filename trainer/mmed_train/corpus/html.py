@@ -11,8 +11,10 @@ import codecs
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType
 
+from mmed_train.corpus.documents import LONGEST
 from mmed_train.corpus.ocr import code
 from mmed_train.corpus.pages import UNSPACED, Extracted, clean
 from mmedeval import DataError
@@ -47,20 +49,31 @@ _STATES = re.compile(r"^(has|with|no|is|js|without|page|html|body|site)[-_A-Z]")
 _ANCHORS = frozenset("#¶§🔗")
 _HIDDEN = re.compile(r"display\s*:\s*none|visibility\s*:\s*hidden", re.IGNORECASE)
 
-_COOKIE = re.compile(r"\bcookies?\b|クッキー", re.IGNORECASE)
-_CONSENT = re.compile(
-    r"accept|consent|browser|setting|this (?:web)?site|we use|utilis|naviga|ce site|utiliza|acept|este sitio|использ|соглас|сайт"
-    r"|使用|同意|接受|利用|サイト|网站",
+_COOKIE = re.compile(r"(?<![a-z])cookies?(?![a-z])|クッキー", re.IGNORECASE)
+# What texts about a site's rules name beside them: the site, and those who look at it. Cytokines are no サイト.
+_SITE = re.compile(
+    r"\b(?:web ?sites?|(?:this|our) site|browsers?|your (?:browsing|device|experience|preferences|privacy|visit)|third[- ]party"
+    r"|cookie (?:banner|notice|policy|preferences|settings)|accept (?:all |our )?cookies"
+    r"|(?:ce|notre) site|site (?:internet|web)|navigateurs?|votre (?:appareil|expérience|navigation)"
+    r"|accepter? (?:(?:tous )?les )?cookies|(?:este|nuestro) sitio|(?:sitio|página) web|navegador|navegando"
+    r"|su (?:dispositivo|experiencia|navegación)|de terceros|acept(?:ar|o) (?:(?:todas )?las )?cookies"
+    r"|сайт(?:а|е|ом|у)?|браузер\w*|файл\w* cookie|cookie-файл\w*)\b"
+    r"|网站|網站|本站|浏览器|瀏覽器|您的(?:设备|体验|隐私)|(?:当|本|この|ウェブ|web) ?サイト|ブラウザ|ホームページ",
     re.IGNORECASE,
 )
+# Only as these formulas: articles have authors with rights, and patients have some, too.
 _RIGHTS = re.compile(
-    r"©|\(c\)\s*(?:19|20)\d\d|\bcopyright\b|all rights reserved|tous droits réservés|derechos reservados|все права защищены"
-    r"|版权所有|版權所有|無断転載|ICP备|公网安备|privacy policy|terms of (?:use|service)"
-    r"|politique de confidentialité|mentions légales"
-    r"|conditions d['’]utilisation|política de privacidad|aviso legal|términos de uso|политик\w+ конфиденциальности"
-    r"|пользовательск\w+ соглашени|隐私政策|隐私声明|プライバシーポリシー|個人情報の取|個人情報保護方針|利用規約",
+    r"^\W*©|©\s*(?:19|20)\d\d|\bcopyright\s*(?:©|\(c\)|(?:19|20)\d\d)|\ball rights reserved\b|\btous droits réservés\b"
+    r"|\bderechos reservados\b|\bвсе права защищены\b|版(?:权|權)所有(?![者人权權])|無断転載|ICP备|公网安备",
     re.IGNORECASE,
 )
+_RULES = re.compile(
+    r"\b(?:privacy policy|terms of (?:use|service)|politique de confidentialité|mentions légales|conditions d['’]utilisation"
+    r"|política de privacidad|aviso legal|términos de uso|политик\w+ конфиденциальности|пользовательск\w+ соглашени\w+)\b"
+    r"|隐私政策|隐私声明|プライバシーポリシー|個人情報の取り?扱い|個人情報保護方針|利用規約",
+    re.IGNORECASE,
+)
+_LETTER = re.compile(r"[^\W\d_]")
 _SPACES = re.compile(r"[ \t\r\f\v\u00a0\u2000-\u200a\u202f\u205f]+")
 _BREAK_BETWEEN = re.compile(f"(?<=[{UNSPACED}]) ?\n ?(?=[{UNSPACED}])")
 _HAN = re.compile(f"[{UNSPACED}]")
@@ -101,14 +114,21 @@ class _Block:
         return self.linked / len(self.text) if self.text else 0.0
 
 
-def extract_html(data: bytes, language: str, *, most_characters: int = 5_000_000) -> Extracted:
-    """The main text of an HTML page, its paragraphs set apart by empty lines; lists and tables have a line per item and row.
+def extract_html(page: bytes | Path, language: str, *, most_characters: int = 5_000_000) -> Extracted:
+    """The main text of an HTML page or file, paragraphs set apart by empty lines; lists and tables have a line per item and row.
 
     The encoding is what the bytes prove, what the page declares, or what fits the language best, in that order. What is behind
     the first `MOST_TAGS` tags or `most_characters` characters is left out, with a warning. Raises `DataError` for a page without
-    text.
+    text, or of more than `LONGEST` bytes.
     """
     code(language)
+    if isinstance(page, Path):
+        with page.open("rb") as file:
+            data = file.read(LONGEST + 1)
+    else:
+        data = page
+    if len(data) > LONGEST:
+        raise DataError(f"the page has more than {LONGEST >> 20} MB; cut it into pages of less")
     text, warnings = decoded(data, language)
     reader = _Reader(most_characters)
     finished = _feed(reader, text)
@@ -123,7 +143,7 @@ def extract_html(data: bytes, language: str, *, most_characters: int = 5_000_000
 
 def _feed(reader: _Reader, text: str) -> bool:
     """Whether the page was read to its end."""
-    from lxml import etree  # type: ignore[import-untyped, import-not-found, unused-ignore]
+    from lxml import etree  # type: ignore[import-untyped, import-not-found, unused-ignore]  # it has no types, or is not there
 
     # Without the tree there is nothing that a limit of libxml2 would have to protect.
     parser = etree.HTMLParser(target=reader, encoding="utf-8", huge_tree=True)
@@ -143,17 +163,27 @@ def _feed(reader: _Reader, text: str) -> bool:
 
 # --- encodings --------------------------------------------------------------------------------------------------------------
 
-_DECLARED = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*([A-Za-z0-9_.:-]+)""", re.IGNORECASE)
+_DECLARED = re.compile(rb"""(?:charset|encoding)\s*=\s*["']?\s*(?:x-)?([A-Za-z0-9_.:-]{1,40})""", re.IGNORECASE)
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-# Browsers read these names as the larger sets that contain them. Source: https://encoding.spec.whatwg.org/#names-and-labels
+# Encodings of text, by Python's names, and those for which browsers take larger sets that contain them.
+# Source: https://encoding.spec.whatwg.org/#names-and-labels
+_ENCODINGS = _words(
+    "utf-8 cp866 cp874 cp932 cp949 cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258 iso8859-2 iso8859-3 iso8859-4"
+    " iso8859-5 iso8859-6 iso8859-7 iso8859-8 iso8859-10 iso8859-13 iso8859-14 iso8859-15 iso8859-16 koi8-r koi8-u mac-roman"
+    " mac-cyrillic big5hkscs euc_jp gb18030 iso2022_jp"
+)
 _LARGER: Mapping[str, str] = MappingProxyType(
     {
         "ascii": "cp1252",
         "iso8859-1": "cp1252",
+        "iso8859-9": "cp1254",
+        "iso8859-11": "cp874",
+        "tis-620": "cp874",
         "gb2312": "gb18030",
         "gbk": "gb18030",
         "shift_jis": "cp932",
         "big5": "big5hkscs",
+        "euc_kr": "cp949",
     }
 )
 _LIKELY: Mapping[str, Sequence[str]] = MappingProxyType(
@@ -174,31 +204,37 @@ _FREQUENT: Mapping[str, frozenset[str]] = MappingProxyType(
         "ja": frozenset("のにはをたがでとしてるいなれかっんらまこ、。"),
     }
 )
-# A declared encoding in which a larger share of characters cannot be read is wrong.
+# Where ISO-2022-JP goes over to two bytes a character.
+_SHIFTS = re.compile(rb"\x1b\$[@B]")
+# An encoding in which a larger share of characters cannot be read is wrong.
 _MOST_WRONG = 0.01
+# The same for UTF-8 and ISO-2022-JP, of the characters beyond ASCII: other encodings, read as these, have 0.3 and more, nearly
+# always 0.5 and more.
+_MOST_WRONG_BEYOND, _MOST_WRONG_DECLARED = 0.2, 0.5
 
 
 def decoded(data: bytes, language: str) -> tuple[str, list[str]]:
     """A page's text, and what could not be read of it."""
+    text, name = _read(data, language)
+    wrong = text.count("\ufffd")
+    return text, [f"{wrong} characters could not be read as {name}"] if wrong else []
+
+
+def _read(data: bytes, language: str) -> tuple[str, str]:
     for mark, name in _MARKS:
         if data.startswith(mark):
-            return data[len(mark) :].decode(name, "replace"), []
+            return data[len(mark) :].decode(name, "replace"), name
     declared = _declared(data)
-    if b"\x1b$" in data[:_STEP]:
-        return data.decode("iso2022_jp", "replace"), []
-    try:
-        # Bytes of another encoding are hardly ever UTF-8 by chance.
-        return data.decode("utf-8"), []
-    except UnicodeDecodeError:
-        pass
-    names = [declared] if declared is not None else []
-    text = ""
-    for name in [*names, _likeliest(data, language), "utf-8"]:
+    # Bytes of another encoding are hardly ever one of these by chance, whatever is declared.
+    for name in ("iso2022_jp", "utf-8") if _SHIFTS.search(data) else ("utf-8",):
         text = data.decode(name, "replace")
-        wrong = text.count("\ufffd")
-        if wrong <= _MOST_WRONG * len(text):
-            break
-    return text, [f"{wrong} characters could not be read as {name}"] if wrong else []
+        beyond = len(text) - len(text.encode("ascii", "ignore"))
+        most = (_MOST_WRONG_DECLARED if name == declared else _MOST_WRONG_BEYOND) * beyond
+        if text.count("\ufffd") <= most and (beyond or name == "utf-8"):
+            return text, name
+    names = [declared] if declared not in (None, "utf-8", "iso2022_jp") else []
+    readings = [(data.decode(name, "replace"), name) for name in (*names, _likeliest(data, language))]
+    return min(readings, key=lambda reading: max(reading[0].count("\ufffd") / len(reading[0]), _MOST_WRONG))
 
 
 def _declared(data: bytes) -> str | None:
@@ -207,11 +243,10 @@ def _declared(data: bytes) -> str | None:
         return None
     try:
         name = codecs.lookup(found[1].decode("ascii")).name
-        "a".encode(name)  # some of Python's names are of other things than text
-    except (LookupError, UnicodeError):
+    except LookupError:
         return None
-    # A page that could be read as far as to here is not in UTF-16.
-    return None if name.startswith(("utf-16", "utf-32")) else _LARGER.get(name, name)
+    name = _LARGER.get(name, name)
+    return name if name in _ENCODINGS else None
 
 
 def _likeliest(data: bytes, language: str) -> str:
@@ -451,12 +486,18 @@ def _are_links(group: Sequence[_Block]) -> bool:
 
 
 def _is_notice(block: _Block) -> bool:
-    """Whether it is about cookies, rights or the site's rules rather than about medicine, by its words."""
-    if len(block.text) > NOTICE or block.tag in _HEADINGS:
+    """Whether it is about cookies, rights or rules of the site, rather than about what medicine has of them."""
+    text = block.text
+    if len(text) > NOTICE or block.tag in _HEADINGS:
         return False
-    if block.size <= 2 * LONG and _RIGHTS.search(block.text):
-        return True
-    return bool(_COOKIE.search(block.text) and _CONSENT.search(block.text))
+    of_site = _SITE.search(text) is not None
+    if block.size <= 2 * LONG:
+        if _RIGHTS.search(text):
+            return True
+        names = _RULES.sub("", text)
+        if names != text and (of_site or not _LETTER.search(names)):
+            return True
+    return of_site and _COOKIE.search(text) is not None
 
 
 def _without_edges(blocks: Sequence[_Block]) -> list[_Block]:

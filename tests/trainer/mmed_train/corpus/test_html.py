@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
@@ -176,6 +177,67 @@ class TestWhatGoes:
         assert text_of(page) == f"{heading}\n\n{text}"
 
 
+class TestNotices:
+    """What a site says of itself goes; what medicine says of the same things stays."""
+
+    @pytest.mark.parametrize(
+        ("language", "text"),
+        [
+            ("en", "We use cookies to improve your experience."), ("en", "Accept all cookies"),
+            ("en", "Privacy Policy | Terms of Use"),
+            ("en", "By using this website you agree to our terms of use."), ("en", "Copyright 2019 by a clinic."),
+            ("en", "This site stores third-party cookies in your browser."),
+            ("fr", "Ce site utilise des cookies."), ("fr", "Accepter les cookies"), ("fr", "Mentions légales"),
+            ("fr", "Notre politique de confidentialité vaut pour tout le site web."), ("fr", "© 2020, tous droits réservés"),
+            ("es", "Utilizamos cookies propias y de terceros."), ("es", "Aceptar las cookies"), ("es", "Aviso legal"),
+            ("es", "La política de privacidad de este sitio."), ("es", "Todos los derechos reservados."),
+            ("ru", "Наш сайт использует cookies."), ("ru", "Мы используем файлы cookie."), ("ru", "Политика конфиденциальности"),
+            ("ru", "Пользовательское соглашение нашего сайта."), ("ru", "Все права защищены."),
+            ("zh", "本网站使用 cookie。"), ("zh", "请在浏览器中启用 Cookie。"), ("zh", "隐私政策"), ("zh", "版权所有 某某医院"),
+            ("ja", "当サイトではCookieを使用します。"), ("ja", "ブラウザのクッキーを有効にしてください。"), ("ja", "利用規約"),
+            ("ja", "当サイトにおける個人情報の取り扱い"), ("ja", "無断転載を禁じます。"),
+        ],
+    )  # fmt: skip
+    def test_go(self, language: str, text: str) -> None:
+        assert text_of(new(language, f"<p>{text}</p>"), language) == text_of(new(language), language)
+
+    @pytest.mark.parametrize(
+        ("language", "text"),
+        [
+            ("en", "The patient accepts a cookie in the setting of a milk challenge."),
+            ("en", "In the Cookie Theft task, used with consent, she names few things."),
+            ("en", "The privacy policy of the ward protects every patient."),
+            ("en", "We follow the terms of use of the inhaler."),
+            ("en", "The authors hold the copyright of the scale."),
+            ("en", "(c) 2019 guidelines advise beta-blockers."),
+            ("en", "She had chemotherapy with Mitomycin-C©."),
+            ("en", "Consent was given, and privacy is kept at the site of care."),
+            ("fr", "On utilise des cookies au lait cuit; l'enfant les accepte."),
+            ("fr", "Respecter les conditions d'utilisation du dispositif médical."),
+            ("fr", "Le patient prend Doliprane© trois fois par jour."),
+            ("fr", "La politique de confidentialité de l'essai protège les patients."),
+            ("es", "El niño acepta cookies con leche, que se utilizan en la prueba."),
+            ("es", "Los términos de uso de la escala permiten su aplicación."),
+            ("es", "La política de privacidad del hospital protege la historia clínica."),
+            ("es", "El copyright de la escala es de sus autores."),
+            ("ru", "Для пробы использовали cookie с молоком, пациент дал согласие."),
+            ("ru", "Политика конфиденциальности клиники защищает больных."),
+            ("ru", "Препарат Мезим© назначен в дозе 10 мг."),
+            ("ru", "Картинка Cookie Theft используется при афазии."),
+            ("zh", "采用Cookie Theft图片，经同意使用录音。"),
+            ("zh", "本量表的版权所有者为其作者。"),
+            ("zh", "研究遵循隐私政策，保护患者信息。"),
+            ("zh", "患者接受cookie口服激发试验。"),
+            ("ja", "患者の個人情報の取り扱いを説明し、同意を得た。"),
+            ("ja", "クッキーを利用した負荷試験でサイトカインを測定した。"),
+            ("ja", "失語症ではクッキー泥棒の絵を使用する。"),
+            ("ja", "尺度の利用規約に従い評価した。"),
+        ],
+    )  # fmt: skip
+    def test_stay_where_they_are_medicine(self, language: str, text: str) -> None:
+        assert text_of(new(language, f"<p>{text}</p>"), language).endswith(f"\n\n{text}")
+
+
 class TestEncodings:
     @pytest.mark.parametrize(
         ("language", "name", "charset"),
@@ -209,12 +271,76 @@ class TestEncodings:
     def test_a_byte_order_mark_decides(self, mark: str) -> None:
         assert extract_html(old("ja").encode(mark), "ja").text == text_of(old("ja"), "ja")
 
-    def test_names_that_python_has_for_other_things_are_no_encodings(self) -> None:
-        assert decoded(b"<meta charset=hex>caf\xe9", "fr") == ("<meta charset=hex>café", [])
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "hex", "idna", "punycode", "base64", "bz2", "zlib", "quopri", "rot13", "uu", "undefined", "unicode_escape",
+            "raw_unicode_escape", "utf-7", "utf-16", "utf-32", "cp037", "mbcs", "no-such-encoding", "a" * 5_000, "..", ":",
+        ],
+    )  # fmt: skip
+    def test_names_of_anything_but_text_of_the_web_are_no_encodings(self, name: str) -> None:
+        page = f"<meta charset={name}>caf".encode() + b"\xe9"
+        assert decoded(page, "fr") == (page.decode("cp1252"), [])
+
+    @pytest.mark.parametrize(
+        ("label", "name"),
+        [
+            ("latin1", "cp1252"), ("us-ascii", "cp1252"), ("ISO-8859-15", "iso8859-15"), ("x-cp1251", "cp1251"),
+            ("windows-1250", "cp1250"), ("cyrillic", "iso8859-5"), ("KOI8-U", "koi8-u"), ("ibm866", "cp866"),
+            ("x-mac-cyrillic", "mac-cyrillic"), ("macintosh", "mac-roman"), ("x-sjis", "cp932"), ("MS_Kanji", "cp932"),
+            ("csISO2022JP", "iso2022_jp"), ("x-euc-jp", "euc_jp"), ("x-gbk", "gb18030"), ("chinese", "gb18030"),
+            ("big5-hkscs", "big5hkscs"), ("ks_c_5601-1987", "cp949"), ("tis-620", "cp874"),
+        ],
+    )  # fmt: skip
+    def test_labels_of_the_web_are_those_of_its_standard(self, label: str, name: str) -> None:
+        words = {
+            "cp1252": "café",
+            "mac-roman": "café",
+            "iso8859-15": "cœur",
+            "cp1250": "świąd",
+            "cp949": "심부전",
+            "cp874": "หัวใจ",
+        }
+        cyrillic = ("cp1251", "iso8859-5", "koi8-u", "cp866", "mac-cyrillic")
+        page = f"<meta charset='{label}'>" + words.get(name, "сердце" if name in cyrillic else "醫院心不全")
+        assert decoded(page.encode(name), "en") == (page, [])
+
+    @pytest.mark.parametrize("language", PAGES)
+    @pytest.mark.parametrize("declared", [b"", b"<meta charset=utf-8>", b"<meta charset=gbk>", b"<meta charset=windows-1252>"])
+    def test_a_wrong_byte_does_not_make_utf8_another_encoding(self, language: str, declared: bytes) -> None:
+        whole = "Ça, 心, ж. " + " ".join(PAGES[language][1:2] * 3)
+        data = whole.encode()
+        for bad in (b"\xff", b"\xe9", b"\x80", b"\xe3\x81"):
+            text, warnings = decoded(declared + data + bad + data, language)
+            assert text == declared.decode() + whole + "\ufffd" + whole
+            assert warnings == ["1 characters could not be read as utf-8"]
+
+    def test_a_page_that_is_cut_in_the_middle_of_a_character_is_utf8(self) -> None:
+        data = PAGES["fr"][1].encode()
+        cut = data[: data.rindex("é".encode()) + 1]
+        assert decoded(cut, "fr") == (cut[:-1].decode() + "\ufffd", ["1 characters could not be read as utf-8"])
+
+    @pytest.mark.parametrize("language", ["fr", "es"])
+    def test_few_letters_with_accents_in_much_markup_are_not_lost_to_a_wrong_declaration(self, language: str) -> None:
+        page = f"<meta charset=utf-8>{'<br class=x>' * 500}{PAGES[language][0]} né à"
+        assert decoded(page.encode("cp1252"), language) == (page, [])
+
+    @pytest.mark.parametrize("escape", ["\x1b$", "\x1b$B", "\x1b$@", "\x1b[0m \x1b$B \x1b(B"])
+    @pytest.mark.parametrize("language", PAGES)
+    def test_an_escape_sequence_in_utf8_changes_nothing(self, language: str, escape: str) -> None:
+        page = f"{PAGES[language][1]} {escape} {PAGES[language][1]}"
+        assert decoded(page.encode(), language) == (page, [])
 
     def test_what_cannot_be_read_is_counted(self) -> None:
         data = b"<p>" + "あ".encode("cp932") * 400 + b"\x81" + b"</p>"
         assert extract_html(data, "ja").warnings == ("1 characters could not be read as cp932",)
+
+    def test_of_encodings_that_all_fail_the_one_that_reads_most_is_taken(self) -> None:
+        whole = PAGES["zh"][1] * 5
+        data = b"\xff".join([whole.encode("gbk")] * 30)
+        text, (warning,) = decoded(b"<meta charset=euc-jp>" + data, "zh")
+        assert text.count(whole) == 30
+        assert warning == "29 characters could not be read as gb18030"
 
 
 class TestHarm:
@@ -256,6 +382,21 @@ class TestHarm:
         found = extract_html(b"<p>" + b"word " * 10_000, "en", most_characters=1_000)
         assert len(found.text) <= 1_000
         assert len(found.warnings) == 1
+
+    def test_no_more_than_so_many_bytes_are_read(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        path = tmp_path / "page.html"
+        page = new("en").encode()
+        path.write_bytes(page)
+        monkeypatch.setattr("mmed_train.corpus.html.LONGEST", len(page))
+        assert extract_html(path, "en") == extract_html(page, "en")
+        path.write_bytes(page + b" ")
+        for given in (path, page + b" "):
+            with pytest.raises(DataError, match="the page has more than 0 MB; cut it into"):
+                extract_html(given, "en")
+
+    def test_a_file_without_an_end_is_not_read_to_it(self) -> None:
+        with pytest.raises(DataError, match="the page has more than 64 MB; cut it into"):
+            extract_html(Path("/dev/zero"), "en")
 
     def test_any_bytes_may_be_given(self) -> None:
         whole: Sequence[int] = new("ru").encode("cp1251", "replace")
