@@ -16,9 +16,11 @@ from typing import Any
 
 from mmedeval import (
     Backend,
-    Failure,
+    BackendError,
     GenerateRequest,
+    Generation,
     Prompt,
+    Response,
     Sample,
     SampleResult,
     Sampling,
@@ -27,6 +29,7 @@ from mmedeval import (
     final_part,
     rationale_of,
 )
+from mmedeval.remote import LimitReached
 from mmedeval_rationale.rubrics import RUBRICS, Rubric
 from mmedeval_rationale.scores import applies, items_of
 
@@ -34,6 +37,8 @@ CRITERIA = ("accuracy", "reasoning", "knowledge")
 BEST = 5
 MAX_TOKENS = 1024
 STORE = "judge.jsonl"
+ROUNDING = 1e-5
+"""US dollars; less is a difference of rounding."""
 _FENCE = re.compile(r"```(?:json)?\s*(.*?)\s*```", re.DOTALL)
 
 
@@ -121,29 +126,41 @@ def _no_repeats(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
 
 
 class Store:
-    """Verdicts with their prompts in a file of the run folder: a line each, the last one for a key counts."""
+    """Verdicts with their prompts in a file of the run folder: a line each, the last one for a key counts.
+
+    A line without a key is money that brought no verdict. `spent`: US dollars, those of earlier commands included.
+    """
 
     def __init__(self, file: Path) -> None:
         self.file = file
         self.lines: dict[str, dict[str, Any]] = {}
+        self.spent = 0.0
         if file.exists():
-            for line in file.read_text(encoding="utf-8").splitlines():
+            # Not `splitlines`: a text may hold other ends of lines.
+            for line in file.read_text(encoding="utf-8").split("\n"):
                 try:
-                    entry = json.loads(line)
-                    self.lines[entry["key"]] = entry
-                except (ValueError, TypeError, KeyError):
+                    self._take(json.loads(line))
+                except (ValueError, TypeError, AttributeError):
                     # The process was killed while it wrote this line: the judge is asked again.
                     continue
 
+    def _take(self, entry: Mapping[str, Any]) -> None:
+        self.spent += entry.get("cost") or 0.0
+        if "key" in entry:
+            self.lines[entry["key"]] = dict(entry)
+
     def add(self, entry: Mapping[str, Any]) -> None:
-        self.lines[entry["key"]] = dict(entry)
+        self._take(entry)
         whole = self.file.read_text(encoding="utf-8").endswith("\n") if self.file.exists() else True
         with self.file.open("a", encoding="utf-8") as file:
             file.write(("" if whole else "\n") + json.dumps(entry, ensure_ascii=False) + "\n")
 
 
 def consult(catalog: Any, settings: Settings, questions: Sequence[Question], store: Store, counts: Counter[str]) -> None:
-    """Asks the judge what is not in the store; each answer is stored as it arrives. Raises `UsageError` for more than allowed."""
+    """Asks the judge what is not in the store; each answer is stored as it arrives.
+
+    Raises `UsageError` for more questions than allowed, and `BackendError` where all that was asked for the store may cost more.
+    """
     by_key = {question.key: question for question in questions if question.key not in store.lines}
     if settings.most is not None and counts["asked"] + len(by_key) > settings.most:
         raise UsageError(
@@ -157,29 +174,58 @@ def consult(catalog: Any, settings: Settings, questions: Sequence[Question], sto
         GenerateRequest(id=key, prompt=question.prompt, sampling=sampling, options={}, schema=question.schema)
         for key, question in by_key.items()
     ]
-    with open_judge(catalog, settings) as backend:
+    if settings.max_cost is not None and store.spent >= settings.max_cost:
+        raise _spent(settings.max_cost, store)
+    with open_judge(catalog, settings, spent=store.spent) as backend:
         backend.check(chat=True)
         backend.keep_in(store.file.with_suffix(""))
         cost = backend.most_cost(requests)
         paid = "" if cost is None else f", for at most {cost:.2f} US dollars"
-        catalog.tell(f"{settings.model} will be asked {len(requests)} times{paid}")
-        for response in backend.generate(requests):
-            counts["asked"] += 1
-            question = by_key[response.request_id]
-            if isinstance(response, Failure):
-                # No answer is not kept: the next try asks again.
-                counts["failed"] += 1
-                continue
-            messages = [{"role": message.role, "content": message.content} for message in question.prompt.messages]
-            entry = {"key": question.key, "judge": settings.model, "prompt": messages, "output": response.text}
-            store.add({**entry, "verdict": question.read(response.text)})
+        before = f"; {store.spent:.2f} are spent" if settings.max_cost is not None and store.spent else ""
+        catalog.tell(f"{settings.model} will be asked {len(requests)} times{paid}{before}")
+        told = store.spent
+        try:
+            for response in backend.generate(requests):
+                counts["asked"] += 1
+                _keep(response, by_key[response.request_id], settings, store, counts)
+        except LimitReached as error:
+            assert settings.max_cost is not None
+            raise _spent(settings.max_cost, store, f", and the next question may cost {error.most:.4f}") from error
+        finally:
+            # Tries that gave no answer were paid, too, and are in the backend's sum alone.
+            more = backend.runtime().get("process", {}).get("cost", 0.0) - (store.spent - told)
+            if more > ROUNDING:
+                store.add({"judge": settings.model, "cost": more})
 
 
-def open_judge(catalog: Any, settings: Settings) -> Backend:
-    """The judge, not yet loaded. Raises `UsageError` for one that cannot write, or that sends no bill to be limited."""
+def _keep(response: Response, question: Question, settings: Settings, store: Store, counts: Counter[str]) -> None:
+    bill = {} if response.usage.cost is None else {"cost": response.usage.cost}
+    if isinstance(response, Generation):
+        messages = [{"role": message.role, "content": message.content} for message in question.prompt.messages]
+        entry = {"key": question.key, "judge": settings.model, "prompt": messages, "output": response.text}
+        store.add({**entry, "verdict": question.read(response.text), **bill})
+        return
+    # No answer is not kept: the next try asks again.
+    counts["failed"] += 1
+    if bill:
+        store.add({"judge": settings.model, **bill})
+
+
+def _spent(limit: float, store: Store, more: str = "") -> BackendError:
+    return BackendError(
+        f"stopped before the judge costs more in all than judge_max_cost (--max-cost) allows, {limit:g} US dollars: "
+        f"{store.spent:.4f} are spent on what {store.file} holds{more}; the same command goes on from there with a higher limit"
+    )
+
+
+def open_judge(catalog: Any, settings: Settings, *, spent: float = 0.0) -> Backend:
+    """The judge, not yet loaded, who may cost what the limit leaves.
+
+    Raises `UsageError` for one that cannot write, or that sends no bill to be limited.
+    """
     arguments = dict(settings.model_args)
     if settings.max_cost is not None:
-        arguments["max_cost"] = settings.max_cost
+        arguments["max_cost"] = str(settings.max_cost - spent)
     backend: Backend = catalog.open_backend(settings.model, arguments)
     if "generate" not in backend.capabilities:
         raise UsageError(f"--judge {settings.model} cannot generate text; choose another judge")
@@ -245,7 +291,7 @@ class Settings:
     shown: bool
     seed: int
     most: int | None
-    max_cost: str | None
+    max_cost: float | None
     items: str
 
     @classmethod
@@ -267,7 +313,7 @@ class Settings:
             shown=reference == "shown",
             seed=_whole(arguments, "judge_seed") or 0,
             most=_whole(arguments, "judge_max_requests"),
-            max_cost=arguments.get("judge_max_cost"),
+            max_cost=_dollars(arguments, "judge_max_cost"),
             items=items_of(arguments),
         )
 
@@ -287,6 +333,19 @@ def _whole(arguments: Mapping[str, str], name: str) -> int | None:
     if value is not None and not value.isdecimal():
         raise UsageError(f"--metric-arg {name}={value} is not a whole number")
     return None if value is None else int(value)
+
+
+def _dollars(arguments: Mapping[str, str], name: str) -> float | None:
+    value = arguments.get(name)
+    if value is None:
+        return None
+    try:
+        dollars = float(value)
+    except ValueError:
+        dollars = 0.0
+    if not 0 < dollars < float("inf"):
+        raise UsageError(f"--metric-arg {name}={value} is no number above 0")
+    return dollars
 
 
 def _pairs(text: str) -> Iterator[tuple[str, str]]:

@@ -12,9 +12,21 @@ from typing import Any
 
 import pytest
 
-from mmedeval import Failure, GenerateRequest, Generation, Response, RunPlan, UnknownNameError, UsageError, hookimpl
+from mmedeval import (
+    BackendError,
+    BackendSpec,
+    Failure,
+    GenerateRequest,
+    Generation,
+    Response,
+    RunPlan,
+    UnknownNameError,
+    UsageError,
+    hookimpl,
+)
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
+from mmedeval.remote import LimitReached
 from mmedeval.runner import rescore, run
 from mmedeval.store import read_record, read_samples
 from mmedeval.testing import ScriptedBackend, StaticTask, make_sample
@@ -94,18 +106,20 @@ class Asked:
 
     def __init__(self, judge: Callable[[GenerateRequest], Response], count: int = 3) -> None:
         self.requests: list[GenerateRequest] = []
-        samples = [make_sample(i, answer="A", rationale="Iron is low.", meta={"human_check_passed": True}) for i in range(count)]
-        task = StaticTask(test=samples)
+        checked = {"human_check_passed": True}
+        self.samples = [make_sample(i, answer="A", rationale="Iron is low.", meta=checked) for i in range(count)]
+        task = StaticTask(test=self.samples)
 
         def note(request: GenerateRequest) -> Response:
             self.requests.append(request)
             return judge(request)
 
-        writer = ScriptedBackend(
+        self.note = note
+        self.writer = ScriptedBackend(
             write=lambda request: Generation(request_id=request.id, text=f"Because {request.id}.\nAnswer: A")
         )
         self.judging = ScriptedBackend(write=note)
-        specs = [writer.spec(), replace(self.judging.spec(), name="judging")]
+        specs = [self.writer.spec(), replace(self.judging.spec(), name="judging")]
         plugin = SimpleNamespace(mmedeval_tasks=hookimpl(lambda: [task.spec()]), mmedeval_backends=hookimpl(lambda: specs))
         self.catalog = Catalog(make_host(extra=[plugin]))
 
@@ -184,6 +198,78 @@ def test_a_limit_on_the_cost_goes_to_the_judge(tmp_path: Path) -> None:
         asked.run(tmp_path / "run", judge_max_cost="1")
 
 
+class Paid(ScriptedBackend):
+    """A judge that asks a quarter of a dollar for an answer, and keeps to its limit as backends behind a server do."""
+
+    def __init__(self, limit: str | None, judge: Callable[[GenerateRequest], Response], tries: float) -> None:
+        super().__init__(write=judge)
+        self.limit, self.cost, self.tries = limit, 0.0, tries
+
+    def most_cost(self, requests: Any) -> float:
+        return 0.25 * len(requests)
+
+    def generate(self, requests: Any) -> Any:
+        for request in requests:
+            if self.limit is not None and self.cost + 0.25 > float(self.limit):
+                raise LimitReached(float(self.limit), self.cost, 0.25)
+            self.cost += 0.25 + self.tries
+            (response,) = super().generate([request])
+            yield replace(response, usage=replace(response.usage, cost=0.25))
+
+    def runtime(self) -> Any:
+        return {"process": {"cost": round(self.cost, 6)}}
+
+
+class Charged(Asked):
+    """Two tasks of two items, and a judge that is paid. `tries`: what tries without an answer cost beside it."""
+
+    def __init__(self, judge: Callable[[GenerateRequest], Response], tries: float = 0.0) -> None:
+        super().__init__(judge, count=2)
+        tasks = [
+            StaticTask(name=name, test=[replace(each, question=f"{name}: {each.question}") for each in self.samples])
+            for name in ("one", "two")
+        ]
+        limits = {"max_cost": "a limit"}
+        spec = BackendSpec(
+            name="paid", summary="a test", load=lambda _, given: Paid(given.get("max_cost"), self.note, tries), arguments=limits
+        )
+        plugin = SimpleNamespace(
+            mmedeval_tasks=hookimpl(lambda: [task.spec() for task in tasks]),
+            mmedeval_backends=hookimpl(lambda: [self.writer.spec(), spec]),
+        )
+        self.catalog = Catalog(make_host(extra=[plugin]))
+
+    def run(self, folder: Path, **arguments: str) -> Any:
+        metrics, given = ("judge", "judge_knowledge"), {"judge": "paid:any", **arguments}
+        plan = RunPlan(model="scripted:any", tasks=("one", "two"), protocol="chat", metrics=metrics, metric_args=given)
+        return run(plan, self.catalog, folder)
+
+
+def test_a_limit_on_the_cost_holds_over_all_tasks_and_criteria(tmp_path: Path) -> None:
+    asked = Charged(lambda request: verdict_of(request, 2))
+    words = r"judge_max_cost .* allows, 0\.8 US dollars: 0\.7500 are spent on what .*judge\.jsonl holds, and the next .* 0\.2500"
+    with pytest.raises(BackendError, match=words):
+        asked.run(tmp_path / "run", judge_max_cost="0.8")
+    assert len(asked.requests) == 3
+    # Neither the same command nor another one spends it anew.
+    with pytest.raises(BackendError, match=words):
+        asked.run(tmp_path / "run", judge_max_cost="0.8")
+    assert len(asked.requests) == 3
+    asked.run(tmp_path / "other", judge_max_cost="1")
+    assert len(asked.requests) == 3 + 4
+
+
+def test_what_brought_no_verdict_counts_towards_the_limit(tmp_path: Path) -> None:
+    asked = Charged(lambda request: Failure(request_id=request.id, kind="backend", message="gone"))
+    with pytest.raises(BackendError, match=r"1\.0000 are spent"):
+        asked.run(tmp_path / "failed", judge_max_cost="1")
+    assert len(asked.requests) == 4
+    dear = Charged(lambda request: verdict_of(request, 2), tries=0.5)
+    with pytest.raises(BackendError, match=r"1\.5000 are spent"):
+        dear.run(tmp_path / "tries", judge_max_cost="1.5")
+    assert len(dear.requests) == 2
+
+
 def test_more_questions_than_allowed_stop_before_the_first(tmp_path: Path) -> None:
     asked = Asked(lambda request: verdict_of(request, 2))
     with pytest.raises(UsageError, match="would be asked 3 times, more than --metric-arg judge_max_requests=2 allows"):
@@ -198,6 +284,8 @@ def test_more_questions_than_allowed_stop_before_the_first(tmp_path: Path) -> No
         ({"judge": "hf:x", "judge_language": "de"}, "judge_language=de"),
         ({"judge": "hf:x", "judge_reference": "maybe"}, "judge_reference=maybe"),
         ({"judge": "hf:x", "judge_seed": "one"}, "judge_seed=one"),
+        ({"judge": "hf:x", "judge_max_cost": "much"}, "judge_max_cost=much is no number above 0"),
+        ({"judge": "hf:x", "judge_max_cost": "0"}, "judge_max_cost=0 is no number above 0"),
         ({"judge": "hf:x", "judge_args": "dtype"}, "write NAME=VALUE"),
         ({"judge": "hf:x", "rationale_items": "some"}, "rationale-items some"),
     ],
@@ -211,6 +299,13 @@ def test_a_judge_that_cannot_write_is_refused_before_the_model_is_asked(tmp_path
     catalog = Catalog(make_host())
     with pytest.raises(UsageError, match="baseline:random cannot generate text"):
         Judge(None, {"judge": "baseline:random"}).prepare(catalog, tmp_path)
+
+
+def test_a_verdict_on_a_text_with_another_end_of_a_line_inside_is_found_again(tmp_path: Path) -> None:
+    file = tmp_path / "judge.jsonl"
+    Store(file).add({"key": "a", "output": "one\u2028two\x85three", "verdict": None, "cost": 0.5})
+    found = Store(file)
+    assert (found.lines["a"]["output"], found.spent) == ("one\u2028two\x85three", 0.5)
 
 
 def test_a_torn_line_of_the_store_is_asked_again(tmp_path: Path) -> None:
