@@ -148,10 +148,11 @@ def ask_in_batches(
             missing.append(Entry(key=key, body=body))
     if most is not None and traffic.max_cost is not None:
         bound = sum(most(asked[entry.key]) for entry in missing)
-        if bound > traffic.max_cost:
+        if talk.cost + bound > traffic.max_cost:
+            spent = f", beside {talk.cost:.2f} that are spent" if talk.cost else ""
             raise UsageError(
                 f"--max-cost {traffic.max_cost:g}: a batch cannot be stopped on the way, and this one of {len(missing)} requests "
-                f"may cost up to {bound:.2f} dollars; raise the limit, or ask for less with --limit or --max-tokens"
+                f"may cost up to {bound:.2f} dollars{spent}; raise the limit, or ask for less with --limit or --max-tokens"
             )
     yield from unsound
     for part in _parts(missing, service.most_requests, service.most_bytes):

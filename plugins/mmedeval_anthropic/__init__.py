@@ -18,7 +18,7 @@ ARGUMENTS: Mapping[str, str] = {
     "key_env": "name of the environment variable that holds the key (default ANTHROPIC_API_KEY)",
     "thinking": "adaptive, disabled, or tokens for it (1024 or more; models up to Claude 4.6); default: as the model does",
     "effort": "low, medium, high, xhigh or max: how much newer models think and write",
-    "temperature": "true: send it, false: do not (default: to servers of your own and to models up to Claude 4.6)",
+    "temperature": "true: send it, false: do not (default: to models of your own and to those up to Claude 4.6)",
     "cache": "false: let the server not keep solved examples that all questions share (default true)",
 }
 

@@ -447,6 +447,13 @@ def test_nothing_is_submitted_that_may_cost_more_than_allowed(tmp_path: Path) ->
     assert len([*ask(desk, tmp_path, requests(2), max_cost=2.9, most=lambda request: 1.0)]) == 2
 
 
+def test_the_limit_holds_over_all_that_is_asked_of_a_backend(tmp_path: Path) -> None:
+    desk, talk = Desk(late=0), Talk(cost=1.5)
+    with pytest.raises(UsageError, match=r"may cost up to 2\.00 dollars, beside 1\.50 that are spent"):
+        [*ask(desk, tmp_path, requests(2), max_cost=3.0, most=lambda request: 1.0, talk=talk)]
+    assert desk.held == {}
+
+
 def test_what_was_submitted_before_costs_no_second_time(tmp_path: Path) -> None:
     desk = Desk()
     desk.on = raises("status")
