@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 pytest.importorskip("lxml", reason="lxml is not installed")
 
 from mmed_train.corpus.extract import extract_html
-from mmed_train.corpus.html import decoded
 from mmedeval.errors import DataError, UnknownNameError
 
 # language, heading, text, names of links, a notice about cookies, one about rights
@@ -110,6 +110,23 @@ class TestWhatIsKept:
     def test_tables_have_a_line_per_row(self) -> None:
         inside = "<table><tr><th>drug<th>dose<tr><td><p>bisoprolol</p><td>1.25\nmg<tr><td>ramipril<td></table>"
         assert self.kept(inside) == "drug | dose\nbisoprolol | 1.25 mg\nramipril |"
+
+    def test_what_stands_in_a_row_before_its_first_cell_stays_in_its_place(self) -> None:
+        assert self.kept("<table><tr>Doses<td>one<td>two</table>") == "Doses\none | two"
+
+    def test_a_table_in_a_cell_is_not_a_part_of_the_row_around_it(self) -> None:
+        inner = "<table><tr><td>bisoprolol<td>1.25 mg<tr><td>ramipril<td>2.5 mg</table>"
+        assert self.kept(f"<table><tr><td>Before.<td>{inner}<td>After.</table>") == (
+            "Before.\n\nbisoprolol | 1.25 mg\nramipril | 2.5 mg\n\nAfter."
+        )
+
+    def test_rows_without_text_are_nothing(self) -> None:
+        inside = "<table><tr><td>drug<td>dose<tr><td> <td><tr><td><td><br><tr><td>ramipril<td>2.5 mg</table>"
+        assert self.kept(inside) == "drug | dose\nramipril | 2.5 mg"
+
+    def test_of_tables_in_tables_without_an_end_the_text_stays(self) -> None:
+        inside = "".join(f"<table><tr><td>{number}<td>" for number in range(12)) + "end" + "</table>" * 12
+        assert self.kept(inside + "<table><tr><td>one<td>two</table>").split() == [*map(str, range(12)), "end", "one", "|", "two"]
 
     def test_short_paragraphs_and_headings_of_an_article_stay(self) -> None:
         assert self.kept("<h2>Signs</h2><p>None.</p><h2>Tests</h2><div>ECG</div>") == "Signs\n\nNone.\n\nTests\n\nECG"
@@ -238,109 +255,12 @@ class TestNotices:
         assert text_of(new(language, f"<p>{text}</p>"), language).endswith(f"\n\n{text}")
 
 
-class TestEncodings:
-    @pytest.mark.parametrize(
-        ("language", "name", "charset"),
-        [
-            ("ja", "cp932", "Shift_JIS"), ("ja", "euc_jp", "x-euc-jp"), ("ja", "iso2022_jp", "iso-2022-jp"),
-            ("zh", "gb18030", "gb2312"), ("zh", "gbk", "gbk"), ("ru", "cp1251", "windows-1251"), ("ru", "koi8-r", "koi8-r"),
-            ("fr", "cp1252", "iso-8859-1"), ("es", "latin-1", "ISO-8859-1"), ("ru", "utf-8", "utf-8"),
-        ],
-    )  # fmt: skip
-    @pytest.mark.parametrize("declared", [True, False])
-    def test_are_found_declared_or_not(self, language: str, name: str, charset: str, declared: bool) -> None:
-        heading, text, *_ = PAGES[language]
-        if name in ("koi8-r", "latin-1"):
-            text = text.replace("—", "-").replace("’", "'").replace("œ", "oe")
-        head = f"<head><meta charset='{charset if declared else ''}'></head>"
-        page = f"<html>{head}<body><h1>{heading}</h1><p>{text}</p></body></html>"
-        found = extract_html(page.encode(name), language)
-        assert found.text == f"{heading}\n\n{text}"
-        assert "\ufffd" not in found.text
-        assert found.warnings == ()
-
-    def test_utf8_is_seen_whatever_is_declared(self) -> None:
-        assert extract_html(old("fr", charset="iso-8859-1").encode(), "fr").text == text_of(old("fr"), "fr")
-
-    def test_a_wrong_declaration_is_not_believed(self) -> None:
-        assert extract_html(old("ru", charset="utf-8").encode("cp1251", "replace"), "ru").text.startswith(
-            "Сердечная недостаточность"
-        )
-
-    @pytest.mark.parametrize("mark", ["utf-8-sig", "utf-16"])
-    def test_a_byte_order_mark_decides(self, mark: str) -> None:
-        assert extract_html(old("ja").encode(mark), "ja").text == text_of(old("ja"), "ja")
-
-    @pytest.mark.parametrize(
-        "name",
-        [
-            "hex", "idna", "punycode", "base64", "bz2", "zlib", "quopri", "rot13", "uu", "undefined", "unicode_escape",
-            "raw_unicode_escape", "utf-7", "utf-16", "utf-32", "cp037", "mbcs", "no-such-encoding", "a" * 5_000, "..", ":",
-        ],
-    )  # fmt: skip
-    def test_names_of_anything_but_text_of_the_web_are_no_encodings(self, name: str) -> None:
-        page = f"<meta charset={name}>caf".encode() + b"\xe9"
-        assert decoded(page, "fr") == (page.decode("cp1252"), [])
-
-    @pytest.mark.parametrize(
-        ("label", "name"),
-        [
-            ("latin1", "cp1252"), ("us-ascii", "cp1252"), ("ISO-8859-15", "iso8859-15"), ("x-cp1251", "cp1251"),
-            ("windows-1250", "cp1250"), ("cyrillic", "iso8859-5"), ("KOI8-U", "koi8-u"), ("ibm866", "cp866"),
-            ("x-mac-cyrillic", "mac-cyrillic"), ("macintosh", "mac-roman"), ("x-sjis", "cp932"), ("MS_Kanji", "cp932"),
-            ("csISO2022JP", "iso2022_jp"), ("x-euc-jp", "euc_jp"), ("x-gbk", "gb18030"), ("chinese", "gb18030"),
-            ("big5-hkscs", "big5hkscs"), ("ks_c_5601-1987", "cp949"), ("tis-620", "cp874"),
-        ],
-    )  # fmt: skip
-    def test_labels_of_the_web_are_those_of_its_standard(self, label: str, name: str) -> None:
-        words = {
-            "cp1252": "café",
-            "mac-roman": "café",
-            "iso8859-15": "cœur",
-            "cp1250": "świąd",
-            "cp949": "심부전",
-            "cp874": "หัวใจ",
-        }
-        cyrillic = ("cp1251", "iso8859-5", "koi8-u", "cp866", "mac-cyrillic")
-        page = f"<meta charset='{label}'>" + words.get(name, "сердце" if name in cyrillic else "醫院心不全")
-        assert decoded(page.encode(name), "en") == (page, [])
-
-    @pytest.mark.parametrize("language", PAGES)
-    @pytest.mark.parametrize("declared", [b"", b"<meta charset=utf-8>", b"<meta charset=gbk>", b"<meta charset=windows-1252>"])
-    def test_a_wrong_byte_does_not_make_utf8_another_encoding(self, language: str, declared: bytes) -> None:
-        whole = "Ça, 心, ж. " + " ".join(PAGES[language][1:2] * 3)
-        data = whole.encode()
-        for bad in (b"\xff", b"\xe9", b"\x80", b"\xe3\x81"):
-            text, warnings = decoded(declared + data + bad + data, language)
-            assert text == declared.decode() + whole + "\ufffd" + whole
-            assert warnings == ["1 characters could not be read as utf-8"]
-
-    def test_a_page_that_is_cut_in_the_middle_of_a_character_is_utf8(self) -> None:
-        data = PAGES["fr"][1].encode()
-        cut = data[: data.rindex("é".encode()) + 1]
-        assert decoded(cut, "fr") == (cut[:-1].decode() + "\ufffd", ["1 characters could not be read as utf-8"])
-
-    @pytest.mark.parametrize("language", ["fr", "es"])
-    def test_few_letters_with_accents_in_much_markup_are_not_lost_to_a_wrong_declaration(self, language: str) -> None:
-        page = f"<meta charset=utf-8>{'<br class=x>' * 500}{PAGES[language][0]} né à"
-        assert decoded(page.encode("cp1252"), language) == (page, [])
-
-    @pytest.mark.parametrize("escape", ["\x1b$", "\x1b$B", "\x1b$@", "\x1b[0m \x1b$B \x1b(B"])
-    @pytest.mark.parametrize("language", PAGES)
-    def test_an_escape_sequence_in_utf8_changes_nothing(self, language: str, escape: str) -> None:
-        page = f"{PAGES[language][1]} {escape} {PAGES[language][1]}"
-        assert decoded(page.encode(), language) == (page, [])
-
-    def test_what_cannot_be_read_is_counted(self) -> None:
-        data = b"<p>" + "あ".encode("cp932") * 400 + b"\x81" + b"</p>"
-        assert extract_html(data, "ja").warnings == ("1 characters could not be read as cp932",)
-
-    def test_of_encodings_that_all_fail_the_one_that_reads_most_is_taken(self) -> None:
-        whole = PAGES["zh"][1] * 5
-        data = b"\xff".join([whole.encode("gbk")] * 30)
-        text, (warning,) = decoded(b"<meta charset=euc-jp>" + data, "zh")
-        assert text.count(whole) == 30
-        assert warning == "29 characters could not be read as gb18030"
+@pytest.mark.parametrize("declared", ["Shift_JIS", ""])
+def test_the_encoding_is_found_and_what_it_cannot_be_read_as_is_told(declared: str) -> None:
+    page = old("ja", charset=declared).replace("©", "")
+    data = page.encode("cp932")
+    assert extract_html(data, "ja") == extract_html(page.encode(), "ja")
+    assert extract_html(data.replace(b"</h1>", b"\x81</h1>"), "ja").warnings == ("1 characters could not be read as cp932",)
 
 
 class TestHarm:
@@ -348,6 +268,16 @@ class TestHarm:
     def test_a_page_without_text_is_refused(self, page: str) -> None:
         with pytest.raises(DataError, match="the page has no text; save a page that scripts fill"):
             text_of(page)
+
+    def test_what_the_parser_refuses_is_an_error_of_the_page(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from lxml import etree
+
+        def refuse(data: bytes) -> None:
+            raise etree.XMLSyntaxError("no page", 1, 1, 1)
+
+        monkeypatch.setattr(etree, "HTMLParser", lambda **_: SimpleNamespace(feed=refuse))
+        with pytest.raises(DataError, match="the page cannot be parsed: no page"):
+            text_of(new("en"))
 
     def test_an_unknown_language_is_refused(self) -> None:
         with pytest.raises(UnknownNameError, match="unknown language 'de'"):
