@@ -15,7 +15,15 @@ from mmedeval import DataError
 LANGUAGES: Final = ("en", "zh", "ja", "fr", "ru", "es")
 FORMATS: Final = ("jsonl", "parquet", "text", "pdf", "html", "hub")
 RULES: Final = ("language", "keywords", "quality")
-STEPS: Final = ("extract", "filter", "dedup", "decontaminate", "tokenize", "mix")
+STEPS: Final[Mapping[str, str]] = {
+    "extract": "Read documents out of files of any kind.",
+    "filter": "Keep what is in its language, of quality, and medical.",
+    "dedup": "Drop what is there twice, or nearly.",
+    "decontaminate": "Drop what holds test items.",
+    "tokenize": "Write token shards.",
+    "mix": "Decide what an epoch sees, and tell the ratios.",
+}
+"""All steps in their order, and what they do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +121,7 @@ class Corpus:
     sources: tuple[Source, ...]
     tasks: int = 8
     seed: int = 0
-    steps: tuple[str, ...] = STEPS
+    steps: tuple[str, ...] = tuple(STEPS)
     extract: Extract = field(default_factory=Extract)
     filter: Filter = field(default_factory=Filter)
     dedup: Dedup = field(default_factory=Dedup)

@@ -1,4 +1,4 @@
-"""Finds documents that are there twice, exactly or nearly, within and across sources, in memory that does not grow with them.
+"""Finds documents that are there twice, exactly or nearly, within and across sources.
 
 Four passes, each in tasks that know nothing of each other and may run anywhere that sees the folder:
 
@@ -13,7 +13,8 @@ datatrove's blocks (0.10) take every candidate for a duplicate, keep any one of 
 leave out documents that are shorter than a row of words. Here, of those that hang together by pairs of duplicates the one with
 the most words stays, of equally long ones the first in the order of tasks and documents.
 
-The same documents, parameters and number of tasks give the same bytes. Numbers are little-endian.
+Memory does not grow with the documents; `choose` takes some 150 bytes for each that has a duplicate. The same documents,
+parameters and number of tasks give the same bytes. Numbers are little-endian.
 """
 
 from __future__ import annotations
@@ -21,24 +22,26 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
 
+from mmed_train.corpus.whole import new_file
 from mmed_train.corpus.words import units
 from mmedeval import DataError, UsageError
 
 Numbers = npt.NDArray[np.uint64]
 Rows = npt.NDArray[Any]
-# So many keys are sorted at a time, and so many rows of words are hashed.
+# So many keys are merged at a time, and so many rows of words are hashed.
 MERGED, HASHED = 1 << 20, 1 << 12
-# So many passes' keys of a task, and so many records, are in memory at once.
-_COLUMNS, _REMEMBERED = 8, 1024
+# So many documents of a task have their keys in one order: all keys of a pass are merged of such runs.
+RUN = 1 << 15
+# So many records are kept for the next comparison, and so many pairs are read at a time.
+_REMEMBERED, _PAIRS = 1024, 1 << 18
 _PAIR = np.dtype([("task", "<u4"), ("place", "<u4"), ("other_task", "<u4"), ("other_place", "<u4")])
 _KEY = np.dtype([("key", "<u8"), ("place", "<u4")])
 _REMOVED = np.dtype([("place", "<u4"), ("kept_task", "<u4"), ("kept_place", "<u4"), ("exact", "<u4")])
@@ -127,24 +130,21 @@ class Signer:
 
 
 def sign(texts: Iterable[str], folder: Path, task: int, how: MinHash) -> int:
-    """Writes the records of a task's documents, and their keys in order; returns how many documents there are."""
+    """Writes the records of a task's documents, and their keys in order, run by run; returns how many documents there are."""
     signer = Signer(how)
     records = _signatures(folder, task, "records")
-    with _new(records) as file:
+    with new_file(records) as file:
         count = 0
         for text in texts:
             file.write(signer.record(text).tobytes())
             count += 1
-    with _new(_signatures(folder, task, "keys")) as file:
-        for first in range(0, how.passes, _COLUMNS):
-            wanted = range(first, min(first + _COLUMNS, how.passes))
-            keys = np.zeros((len(wanted), count), _KEY)
-            keys["place"] = np.arange(count, dtype=np.uint32)
-            for start, block in _blocks(records, how.record):
-                for column, each in enumerate(wanted):
-                    keys["key"][column, start : start + len(block)] = _key(block, each, how)
-            for each_pass in keys:
-                file.write(np.sort(each_pass, order=("key", "place")).tobytes())
+    with new_file(_signatures(folder, task, "keys")) as file:
+        for start, block in _blocks(records, how.record, RUN):
+            keys = np.zeros(len(block), _KEY)
+            keys["place"] = np.arange(start, start + len(block), dtype=np.uint32)
+            for number in range(how.passes):
+                keys["key"] = _key(block, number, how)
+                file.write(np.sort(keys, order=("key", "place")).tobytes())
     return count
 
 
@@ -152,11 +152,10 @@ def pair(folder: Path, number: int, how: MinHash) -> int:
     """Writes the duplicates that agree in digest (`number` 0) or in the band `number` - 1; returns how many pairs there are."""
     if not 0 <= number < how.passes:
         raise UsageError(f"pass {number} of {how.passes}; take 0 to {how.passes - 1}")
-    tasks = _tasks(folder)
     compare = _Compare(folder, how)
     found = 0
-    with _new(folder / "pairs" / f"{number:03d}.pairs") as file:
-        for keys, owners, places in _merged(folder, tasks, number, how):
+    with new_file(folder / "pairs" / f"{number:03d}.pairs") as file:
+        for keys, owners, places in _merged(folder, number, how):
             again = np.append(False, keys[1:] == keys[:-1])[: len(keys)]
             first = np.maximum.accumulate(np.where(again, 0, np.arange(len(keys))))
             # Each is compared with the one before it and with the first that has its key.
@@ -173,17 +172,13 @@ def pair(folder: Path, number: int, how: MinHash) -> int:
 def choose(folder: Path, how: MinHash) -> dict[str, int]:
     """Decides who stays, and writes who goes for every task; returns how many documents there are, and of each kind go."""
     tasks = _tasks(folder)
-    pairs = np.concatenate([_read(folder / "pairs" / f"{number:03d}.pairs", _PAIR) for number in range(how.passes)])
-    ends = np.stack([_named(pairs["task"], pairs["place"]), _named(pairs["other_task"], pairs["other_place"])])
-    nodes, found = np.unique(ends, return_inverse=True)
-    left, right = found.reshape(ends.shape)
-    clusters = _connected(len(nodes), left, right)
+    nodes, clusters = _clusters(folder, how)
     owners, places = (nodes >> np.uint64(32)).astype(np.int64), (nodes & np.uint64(0xFFFFFFFF)).astype(np.int64)
     lengths, digests = np.zeros(len(nodes), np.int64), np.zeros((len(nodes), 2), np.uint64)
     counts = {"documents": 0, "exact": 0, "near": 0}
     for task in tasks:
         records = _signatures(folder, task, "records")
-        counts["documents"] += _count(records, how.record)
+        counts["documents"] += _documents(folder, task, how)
         low, high = np.searchsorted(owners, [task, task + 1])
         for start, block in _blocks(records, how.record) if low < high else ():
             here = slice(*(low + np.searchsorted(places[low:high], [start, start + len(block)])))
@@ -202,7 +197,7 @@ def choose(folder: Path, how: MinHash) -> dict[str, int]:
         rows = np.zeros(len(mine), _REMOVED)
         rows["place"], rows["exact"] = places[mine], exact[mine]
         rows["kept_task"], rows["kept_place"] = owners[kept[mine]], places[kept[mine]]
-        with _new(_removed(folder, task)) as file:
+        with new_file(_removed(folder, task)) as file:
             file.write(rows.tobytes())
     return counts
 
@@ -248,22 +243,24 @@ class _Compare:
         return self._read[where]
 
 
-def _merged(folder: Path, tasks: Sequence[int], number: int, how: MinHash) -> Iterator[tuple[Numbers, Rows, Rows]]:
+def _merged(folder: Path, number: int, how: MinHash) -> Iterator[tuple[Numbers, Rows, Rows]]:
     """All keys of a pass in ascending order, with tasks and places, in parts; what has the same key is in one part."""
-    counts = [_count(_signatures(folder, task, "records"), how.record) for task in tasks]
-    parts = max(1, -(-sum(counts) // MERGED))
-    at_once = max(256, MERGED // max(1, len(tasks)))
-    done = [0] * len(tasks)
-    waiting = [np.zeros(0, _KEY) for _ in tasks]
+    counts = {task: _documents(folder, task, how) for task in _tasks(folder)}
+    runs = [(task, start, min(RUN, count - start)) for task, count in counts.items() for start in range(0, count, RUN)]
+    parts = max(1, -(-sum(counts.values()) // MERGED))
+    at_once = max(256, MERGED // max(1, len(runs)))
+    done = [0] * len(runs)
+    waiting = [np.zeros(0, _KEY) for _ in runs]
     for part in range(parts):
         # Keys are hashes, so that parts of their range hold about as many.
         end = (part + 1) * 2**64 // parts
-        taken = []
-        for index, task in enumerate(tasks):
+        taken = [(np.zeros(0, _KEY), 0)]
+        for index, (task, start, count) in enumerate(runs):
             with _signatures(folder, task, "keys").open("rb") as file:
-                while done[index] < counts[index] and (not len(waiting[index]) or int(waiting[index]["key"][-1]) < end):
-                    file.seek((number * counts[index] + done[index]) * _KEY.itemsize)
-                    more = np.fromfile(file, _KEY, min(at_once, counts[index] - done[index]))
+                while done[index] < count and (not len(waiting[index]) or int(waiting[index]["key"][-1]) < end):
+                    # In front of it: all passes of the runs before, and the passes before of this one.
+                    file.seek((start * how.passes + number * count + done[index]) * _KEY.itemsize)
+                    more = np.fromfile(file, _KEY, min(at_once, count - done[index]))
                     done[index] += len(more)
                     waiting[index] = np.concatenate([waiting[index], more])
             border = np.searchsorted(waiting[index]["key"], np.uint64(end - 1), side="right")
@@ -274,6 +271,27 @@ def _merged(folder: Path, tasks: Sequence[int], number: int, how: MinHash) -> It
         places = np.concatenate([rows["place"] for rows, _ in taken])
         order = np.lexsort((places, owners, keys))
         yield keys[order], owners[order], places[order]
+
+
+def _clusters(folder: Path, how: MinHash) -> tuple[Numbers, Rows]:
+    """The documents that have a duplicate, by name and in order, and a number for each: that of the first it hangs together with.
+
+    Most pairs are found in many passes: after each part of them only who hangs together is kept.
+    """
+    nodes, first = np.zeros(0, np.uint64), np.zeros(0, np.uint64)
+    clusters = np.zeros(0, np.int64)
+    for number in range(how.passes):
+        path = folder / "pairs" / f"{number:03d}.pairs"
+        if not path.exists():
+            raise DataError(f"{path} does not exist; run the pass pair of deduplication for all bands first")
+        # No less than what is kept, so that it is not sorted again for a few more.
+        for _, pairs in _blocks(path, _PAIR, max(_PAIRS, len(nodes))):
+            left = np.append(nodes, _named(pairs["task"], pairs["place"]))
+            right = np.append(first, _named(pairs["other_task"], pairs["other_place"]))
+            nodes, found = np.unique(np.stack([left, right]), return_inverse=True)
+            clusters = _connected(len(nodes), *found.reshape(2, -1))
+            first = nodes[clusters]
+    return nodes, clusters
 
 
 def _connected(count: int, left: Rows, right: Rows) -> Rows:
@@ -344,37 +362,29 @@ def _tasks(folder: Path) -> list[int]:
     return found
 
 
-def _count(path: Path, dtype: np.dtype[Any]) -> int:
-    count, rest = divmod(path.stat().st_size, dtype.itemsize)
-    if rest:
-        raise DataError(
-            f"{path} is damaged, or was made with other parameters; remove {path.parent.parent} and run the step again"
-        )
+def _documents(folder: Path, task: int, how: MinHash) -> int:
+    """How many documents a task signed."""
+    count = _count(_signatures(folder, task, "records"), how.record)
+    keys = _signatures(folder, task, "keys")
+    if keys.stat().st_size != count * how.passes * _KEY.itemsize:
+        raise _damaged(keys)
     return count
 
 
-def _blocks(path: Path, dtype: np.dtype[Any]) -> Iterator[tuple[int, Rows]]:
-    """A file's rows in blocks of some megabytes, each with the number of its first row."""
-    count, size = _count(path, dtype), max(1, (1 << 22) // dtype.itemsize)
+def _count(path: Path, dtype: np.dtype[Any]) -> int:
+    count, rest = divmod(path.stat().st_size, dtype.itemsize)
+    if rest:
+        raise _damaged(path)
+    return count
+
+
+def _damaged(path: Path) -> DataError:
+    return DataError(f"{path} is damaged, or was made with other parameters; remove the folder of its step and run it again")
+
+
+def _blocks(path: Path, dtype: np.dtype[Any], size: int = 1 << 12) -> Iterator[tuple[int, Rows]]:
+    """A file's rows in blocks of so many, each with the number of its first row."""
+    count = _count(path, dtype)
     with path.open("rb") as file:
         for start in range(0, count, size):
             yield start, np.frombuffer(file.read(min(size, count - start) * dtype.itemsize), dtype)
-
-
-def _read(path: Path, dtype: np.dtype[Any]) -> Rows:
-    if not path.exists():
-        raise DataError(f"{path} does not exist; run the pass pair of deduplication for all bands first")
-    _count(path, dtype)
-    return np.fromfile(path, dtype)
-
-
-@contextmanager
-def _new(path: Path) -> Iterator[IO[bytes]]:
-    """A file that has its name only when it is whole."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    with part.open("wb") as file:
-        yield file
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)

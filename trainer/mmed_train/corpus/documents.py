@@ -6,6 +6,7 @@ import gzip
 import io
 import itertools
 import json
+import math
 import os
 import shutil
 import zlib
@@ -15,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from mmedeval import DataError, MissingPackageError, StoreError
+from mmed_train.corpus.whole import new_file
+from mmedeval import DataError, MissingPackageError, StoreError, UsageError
 from mmedeval.text import first_line
 
 if TYPE_CHECKING:
@@ -25,7 +27,11 @@ PART: Final = 16 << 20
 """Bytes of a plain file of JSON lines that one task reads at least."""
 LONGEST: Final = 64 << 20
 """A line of more bytes is no record."""
+BLOCK: Final = 1 << 20
+"""Bytes of standard input that are compared at a time."""
 EXCERPT: Final = 300
+BROKEN: Final = "broken file"
+"""Why something is rejected that is no record, but the rest of a file."""
 ENDINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "jsonl": (".jsonl", ".jsonl.gz", ".jsonl.zst"),
     "parquet": (".parquet",),
@@ -51,14 +57,15 @@ class Document:
 class Unit:
     """What one task reads of a source in one go: a file, or a part of one.
 
-    `start` and `end` are bytes of JSON lines, row groups of Parquet, or a share of a dataset on the hub.
+    `start` and `end` are bytes of JSON lines, row groups of Parquet, or a share of a dataset on the hub; without an `end` it is
+    the whole file.
     """
 
     source: Source
     path: str
     name: str
     start: int = 0
-    end: int = 0
+    end: int | None = None
 
 
 def units(corpus: Corpus, source: Source) -> list[Unit]:
@@ -66,8 +73,7 @@ def units(corpus: Corpus, source: Source) -> list[Unit]:
     if source.format == "hub":
         return [Unit(source=source, path=source.path, name=source.path, start=i, end=corpus.tasks) for i in range(corpus.tasks)]
     if source.path == "-":
-        spooled = corpus.output / "stdin" / f"{source.name}.jsonl"
-        return _parts(source, spooled, "stdin")
+        return _parts(source, stdin_file(corpus, source), "stdin")
     base = corpus.inside(source.path)
     found = []
     for file in files(corpus, source):
@@ -108,17 +114,40 @@ def files(corpus: Corpus, source: Source) -> list[Path]:
     return sorted(found)
 
 
-def spool_stdin(corpus: Corpus, stream: IO[bytes]) -> None:
-    """Keeps what comes through standard input, which can be read only once, for the source that wants it."""
-    for source in corpus.sources:
-        if source.path == "-":
-            file = corpus.output / "stdin" / f"{source.name}.jsonl"
-            if not file.exists():
-                file.parent.mkdir(parents=True, exist_ok=True)
-                new = file.with_name(f"{file.name}.part")
-                with new.open("wb") as kept:
-                    shutil.copyfileobj(stream, kept)
-                new.replace(file)
+def stdin_file(corpus: Corpus, source: Source) -> Path:
+    """Where standard input is kept, which can be read only once."""
+    return corpus.output / "stdin" / f"{source.name}.jsonl"
+
+
+def keep_stdin(file: Path, stream: IO[bytes]) -> None:
+    """Keeps what comes through standard input. Where a run before did, it may come again, or nothing may.
+
+    Raises `UsageError` where there is nothing to read, and `StoreError` where something else comes than is kept.
+    """
+    if file.exists():
+        if not stream.isatty():
+            _compare_stdin(file, stream)
+        return
+    pipe = "pipe JSON lines in, as in: zcat letters.jsonl.gz | mmed-train corpus run corpus.toml"
+    if stream.isatty():
+        raise UsageError(f"the source {file.stem} is standard input, which is a terminal here; {pipe}")
+    with new_file(file) as kept:
+        shutil.copyfileobj(stream, kept)
+        if not kept.tell():
+            raise UsageError(f"the source {file.stem} is standard input, which is empty; {pipe}")
+
+
+def _compare_stdin(file: Path, stream: IO[bytes]) -> None:
+    with file.open("rb") as kept:
+        given = stream.read(BLOCK)
+        nothing = not given
+        while given and given == kept.read(len(given)):
+            given = stream.read(BLOCK)
+        if given or not (nothing or not kept.read(1)):
+            raise StoreError(
+                f"standard input is not what {file} was kept from; give nothing (< /dev/null) to go on with that file, "
+                "or another output for another input"
+            )
 
 
 def _parts(source: Source, file: Path, name: str) -> list[Unit]:
@@ -137,7 +166,7 @@ def read_unit(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str, An
         if isinstance(error, OSError) and not isinstance(error, gzip.BadGzipFile) and error.errno is not None:
             raise
         # The rest of a damaged file is lost, the corpus is not.
-        reject(unit.name, "broken file", f"{unit.path}: {error}")
+        reject(unit.name, BROKEN, f"{unit.path}: {error}")
 
 
 def document_of(unit: Unit, place: str, record: Mapping[str, Any]) -> Document | str:
@@ -163,23 +192,23 @@ def document_of(unit: Unit, place: str, record: Mapping[str, Any]) -> Document |
 
 
 def _json_lines(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    part = unit.end > 0
+    end = math.inf if unit.end is None else unit.end
     with _opened(Path(unit.path)) as file:
         at = unit.start
-        if part and unit.start:
+        if unit.start:
             # The line that a part begins in belongs to the part before.
             file.seek(unit.start - 1)
             at -= 1
-            while at < unit.end and (line := file.readline(LONGEST)):
+            while at < end and (line := file.readline(LONGEST)):
                 at += len(line)
                 if line.endswith(b"\n"):
                     break
         number = 0
-        while not part or at < unit.end:
+        while at < end:
             line = file.readline(LONGEST)
             if not line:
                 return
-            place = f"{at}" if part else f"{number}"
+            place = f"{number}" if unit.end is None else f"{at}"
             at, number = at + len(line), number + 1
             if len(line) == LONGEST and not line.endswith(b"\n"):
                 reject(f"{unit.name}:{place}", "longer than a record may be", "")
@@ -261,9 +290,21 @@ def _parquet_rows(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str
     wanted = [name for name in (unit.source.text, unit.source.id) if name in file.schema_arrow.names]
     number = 0
     for batch in file.iter_batches(batch_size=256, row_groups=[unit.start], columns=wanted):
-        for record in batch.to_pylist():
-            yield f"{unit.start}.{number}", record
-            number += 1
+        try:
+            records = batch.to_pylist()
+        except UnicodeDecodeError:
+            # One of them is to blame.
+            for row in range(batch.num_rows):
+                try:
+                    (record,) = batch.slice(row, 1).to_pylist()
+                except UnicodeDecodeError as error:
+                    reject(f"{unit.name}:{unit.start}.{number + row}", "no UTF-8", str(error))
+                else:
+                    yield f"{unit.start}.{number + row}", record
+        else:
+            for row, record in enumerate(records):
+                yield f"{unit.start}.{number + row}", record
+        number += batch.num_rows
 
 
 def _text(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -296,42 +337,23 @@ def _hub_rows(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str, An
 
 
 class Lines:
-    """A new file of compressed JSON lines, under its name once it is whole. The same lines give the same bytes."""
+    """A new file of compressed JSON lines. The same lines give the same bytes."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._new = path.with_name(f"{path.name}.part")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._raw = self._new.open("wb")
-        self._stream = _zstandard().ZstdCompressor(level=3).stream_writer(self._raw, closefd=False)
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
 
     def add(self, value: Mapping[str, Any]) -> None:
         # Half of a surrogate pair, in a path for one, is written as JSON escapes it.
         line = json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "backslashreplace")
         self._stream.write(line + b"\n")
 
-    def close(self) -> None:
-        self._stream.close()
-        self._raw.flush()
-        os.fsync(self._raw.fileno())
-        self._raw.close()
-        self._new.replace(self.path)
-
-    def abort(self) -> None:
-        self._raw.close()
-        self._new.unlink(missing_ok=True)
-
 
 @contextmanager
 def new_lines(path: Path) -> Iterator[Lines]:
     """Writes a file of JSON lines that appears when the block ends, and not where it fails."""
-    lines = Lines(path)
-    try:
-        yield lines
-    except BaseException:
-        lines.abort()
-        raise
-    lines.close()
+    compressor = _zstandard().ZstdCompressor(level=3, write_checksum=True)
+    with new_file(path) as file, compressor.stream_writer(file, closefd=False) as stream:
+        yield Lines(stream)
 
 
 def read_lines(path: Path) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@ from mmedeval import MissingPackageError, UsageError
 from mmedeval.console import make_console, make_table, print_table
 
 DOCUMENT_STEPS = ("extract", "filter", "dedup", "decontaminate")
+"""Those that write documents."""
 MORE = 1.25
 """Room above the longest bar of a chart."""
 
@@ -22,13 +23,15 @@ MORE = 1.25
 class SourceStats:
     """One source: `kept` documents behind each step, and characters, tokens and lengths of what is left.
 
-    `lengths[n]` counts documents of 2 ** (n - 1) up to 2 ** n - 1 characters; `rejected` is by step and reason.
+    `lengths[n]` counts documents of 2 ** (n - 1) up to 2 ** n - 1 characters; `rejected` is by step and reason; `broken` counts
+    files, or row groups of Parquet, that could not be read, or not to their end.
     """
 
     source: str
     language: str
     kept: Mapping[str, int] = field(default_factory=dict)
     rejected: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    broken: int = 0
     characters: int = 0
     lengths: Mapping[str, int] = field(default_factory=dict)
     tokens: int | None = None
@@ -58,7 +61,8 @@ def read_stats(corpus: Corpus) -> Stats:
                 source=source.name,
                 language=source.language,
                 kept={step: told[step].get("documents", 0) for step in documents},
-                rejected={step: told[step]["rejected"] for step in documents if told[step].get("rejected")},
+                rejected={step: told[step]["rejected"] for step in counts if told[step].get("rejected")},
+                broken=told["extract"].get("broken", 0) if "extract" in told else 0,
                 characters=last.get("characters", 0),
                 lengths=last.get("lengths", {}),
                 tokens=told["tokenize"].get("tokens", 0) if "tokenize" in told else None,
@@ -92,6 +96,8 @@ def show(stats: Stats, *, as_json: bool = False) -> str:
             for (step, reason), count in reasons.most_common():
                 table.add_row(step, reason, f"{count:,}")
             print_table(console, table)
+        if broken := sum(each.broken for each in stats.sources):
+            console.print(f"broken files, read as far as they could be: {broken:,}")
     return captured.get().rstrip()
 
 

@@ -19,6 +19,7 @@ The first 64 bytes are zeros until everything else is on disk. The same document
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import mmap
@@ -37,13 +38,14 @@ from typing import Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from mmed_train.corpus.whole import beside
 from mmedeval import DataError, StoreError
 
 MAGIC = b"MMEDTOK1"
 FORMAT = 1
 SUFFIX = ".tokens"
 PREAMBLE = 64
-# So many bytes are hashed and copied at a time.
+# So many bytes are hashed and copied, and so many starts of documents are checked, at a time.
 BLOCK = 1 << 20
 Tokens = npt.NDArray[np.unsignedinteger[Any]]
 
@@ -85,7 +87,7 @@ class Count:
 
 @dataclass(frozen=True, kw_only=True)
 class Header:
-    """What a shard says of itself. `counts` are in the order in which the kinds first came."""
+    """What a shard says of itself. `counts` are in the order in which the kinds were named or first came."""
 
     vocabulary: Vocabulary
     documents: int
@@ -100,27 +102,45 @@ class Header:
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Header:
+        """Raises `ValueError`, `KeyError` or `TypeError` for what no writer wrote."""
         counts = [Count(**{**each, "kind": Kind(**each["kind"])}) for each in data["counts"]]
-        return cls(
+        header = cls(
             vocabulary=Vocabulary(**data["vocabulary"]),
             counts=tuple(counts),
             **{name: data[name] for name in ("documents", "tokens", "ranges", "sha256")},
         )
+        header._check()
+        return header
+
+    def _check(self) -> None:
+        told = self.vocabulary
+        numbers = [self.documents, self.tokens, self.ranges, told.size]
+        numbers += [token for token in (told.bos, told.eos) if token is not None]
+        numbers += [number for each in self.counts for number in (each.documents, each.tokens)]
+        texts = [self.sha256, told.tokenizer, *(text for each in self.counts for text in (each.kind.source, each.kind.language))]
+        if not all(type(number) is int and number >= 0 for number in numbers) or not all(type(text) is str for text in texts):
+            raise ValueError("a number or a text is none, or a number is below 0")
+        if max(told.bos or 0, told.eos or 0) >= told.size:
+            raise ValueError("BOS or EOS is outside the vocabulary")
+        for name in ("documents", "tokens"):
+            if sum(getattr(each, name) for each in self.counts) != getattr(self, name):
+                raise ValueError(f"the {name} of all kinds are not those of the whole")
 
 
 class ShardWriter:
     """Writes one shard, document by document, in memory that does not grow.
 
     Everything goes to a file beside, which gets its name in one step at `close`; leaving the `with` block by an exception removes
-    it. Raises `StoreError` where a file of that name exists (unless `replace`), and where the disk refuses.
+    it. `kinds` are counted in the header even if no document is of them. Raises `StoreError` where a file of that name exists
+    (unless `replace`), and where the disk refuses.
     """
 
-    def __init__(self, path: Path, vocabulary: Vocabulary, *, replace: bool = False) -> None:
+    def __init__(self, path: Path, vocabulary: Vocabulary, *, kinds: Iterable[Kind] = (), replace: bool = False) -> None:
         self.path, self.vocabulary = path, vocabulary
         self.documents = self.tokens = 0
-        self._beside = path.with_name(path.name + ".new")
+        self._beside = beside(path)
         # Per kind its place, documents and tokens.
-        self._kinds: dict[Kind, list[int]] = {}
+        self._kinds: dict[Kind, list[int]] = {kind: [place, 0, 0] for place, kind in enumerate(dict.fromkeys(kinds))}
         self._ranges = 0
         self._last: Kind | None = None
         self._sha256 = hashlib.sha256()
@@ -228,17 +248,18 @@ class ShardWriter:
         try:
             yield
         except OSError as error:
+            remedy = "raise the limit on the size of files (ulimit -f)" if error.errno == errno.EFBIG else "free some space"
             raise StoreError(
-                f"cannot write {self.path}: {error.strerror or error}; free some space, or choose another output folder"
+                f"cannot write {self.path}: {error.strerror or error}; {remedy}, or choose another output folder"
             ) from error
 
 
 class Shard:
-    """A finished shard, memory-mapped: opening it reads its header and ranges, not its tokens.
+    """A finished shard, memory-mapped: opening it reads its header and where documents start, not its tokens.
 
     `tokens` is the row of all tokens, `starts` (documents + 1 numbers) where documents start in it, `ranges` an array of shape
     (ranges, 2): the first document of each, and its kind's place in `kinds`. All are read-only. Raises `DataError` for a file
-    that is no shard, cut off, or damaged in its header or ranges; `verify` reads all of it.
+    that is no shard, cut off, or contradicts itself; `verify` finds every other damage.
     """
 
     def __init__(self, path: Path) -> None:
@@ -264,15 +285,18 @@ class Shard:
         self.starts: npt.NDArray[np.int64] = np.frombuffer(self._content, "<i8", header.documents + 1, starts)
         self.ranges: npt.NDArray[np.int64] = np.frombuffer(self._content, "<i8", 2 * header.ranges, ranges).reshape(-1, 2)
         borders, kinds = np.append(self.ranges[:, 0], header.documents), self.ranges[:, 1]
-        ordered = borders[0] == 0 and (np.diff(borders) > 0).all()
-        if not ordered or not np.isin(kinds, range(len(self.kinds))).all() or self.starts[-1] != header.tokens:
+        known = ((kinds >= 0) & (kinds < len(self.kinds))).all()
+        if not known or not _rises(borders, header.documents) or not _rises(self.starts, header.tokens):
             raise self._error("has borders that contradict its header")
 
     def verify(self) -> None:
         """Reads all of it. Raises `DataError` where it is not what was written."""
         digest = hashlib.sha256()
-        for start in range(PREAMBLE, self._end, BLOCK):
-            digest.update(self._content[start : min(start + BLOCK, self._end)])
+        # Not through the map: what is read there counts as memory of this process.
+        with self.path.open("rb") as file:
+            file.seek(PREAMBLE)
+            for start in range(PREAMBLE, self._end, BLOCK):
+                digest.update(file.read(min(BLOCK, self._end - start)))
         if digest.hexdigest() != self.header.sha256:
             raise self._error("does not have the SHA-256 that it was written with")
 
@@ -287,10 +311,15 @@ class Shard:
             raise self._error(f"is not whole ({len(content)} bytes)")
         if content[:PREAMBLE] != _preamble(where, header):
             raise self._error("has a damaged header")
-        data = json.loads(header)
-        if data["format"] != FORMAT:
-            raise DataError(f"{self.path} has format {data['format']}, this version reads {FORMAT}; tokenize its source again")
-        return Header.from_json(data), where
+        try:
+            data = json.loads(header)
+            if data["format"] != FORMAT:
+                raise DataError(
+                    f"{self.path} has format {data['format']!r}, this version reads {FORMAT}; tokenize its source anew"
+                )
+            return Header.from_json(data), where
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
+            raise self._error(f"has a header that makes no sense ({type(error).__name__}: {error})") from error
 
     def _error(self, what: str) -> DataError:
         return DataError(f"{self.path} {what}; copy the shard again, or tokenize its source again")
@@ -432,6 +461,13 @@ def _belong_together(shards: Sequence[Shard], tokenizer: str | None) -> None:
                 f"{shard.path} puts BOS {new.bos} and EOS {new.eos} around documents, {first.path} puts {old.bos} and {old.eos}; "
                 "tokenize one of them again"
             )
+
+
+def _rises(numbers: npt.NDArray[np.int64], last: int) -> bool:
+    """Whether numbers begin with 0, each is above the one before, and end with `last`; in parts, for there may be many."""
+    if numbers[0] != 0 or numbers[-1] != last:
+        return False
+    return all((np.diff(numbers[start : start + BLOCK + 1]) > 0).all() for start in range(0, len(numbers), BLOCK))
 
 
 def _preamble(where: int, header: bytes) -> bytes:

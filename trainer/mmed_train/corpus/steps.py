@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, TypeVar
 
-from mmed_train.corpus.config import LANGUAGES, Corpus, Source
+from mmed_train.corpus.config import LANGUAGES, STEPS, Corpus, Source
 from mmed_train.corpus.decontaminate import TestItems
 from mmed_train.corpus.dedup import MinHash, choose, duplicates, pair, sign
 from mmed_train.corpus.documents import (
+    BROKEN,
     EXCERPT,
     Document,
     Lines,
     Unit,
     document_of,
     files,
+    keep_stdin,
     new_lines,
     read_documents,
     read_unit,
+    stdin_file,
     units,
 )
 from mmed_train.corpus.keywords import PAPER, Keywords, Rule, lexicon
@@ -32,14 +33,28 @@ from mmed_train.corpus.language import identify
 from mmed_train.corpus.mixing import Mix, Mixture
 from mmed_train.corpus.ocr import Ocr, Tesseract
 from mmed_train.corpus.quality import reasons as quality_reasons
-from mmed_train.corpus.run import MANIFEST, SCRATCH, Counts, Phase, Step, file_digest, read_json, step_folder, write_json
+from mmed_train.corpus.run import (
+    SCRATCH,
+    Counts,
+    ExecutorName,
+    Phase,
+    Step,
+    held,
+    raw_digests,
+    read_json,
+    run_step,
+    sentences,
+    versions,
+    write_json,
+)
 from mmed_train.corpus.shards import SUFFIX, Kind, open_shards
 from mmed_train.corpus.tokenizing import TextEncoder, load_encoder, write_shard
-from mmedeval import DataError, Sample, TaskOptions, digest
+from mmedeval import DataError, Sample, TaskOptions, UsageError, digest
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
 
 DOCUMENTS, REJECTED, UNITS = "documents", "rejected", "units.json"
+T = TypeVar("T")
 
 
 class Output:
@@ -55,7 +70,7 @@ class Output:
         counts = self._counts(document.source, document.language)
         counts["documents"] += 1
         counts["characters"] += len(document.text)
-        # Documents of 2 ** (n - 1) up to 2 ** n characters.
+        # Under n: documents of 2 ** (n - 1) up to 2 ** n - 1 characters.
         counts["lengths"][str(len(document.text).bit_length())] += 1
 
     def reject(self, document: Document, reason: str, detail: str = "") -> None:
@@ -64,15 +79,18 @@ class Output:
         self.rejected.add({**told, "detail": detail, "text": document.text[:EXCERPT]})
 
     def unreadable(self, source: Source, where: str, reason: str, detail: str) -> None:
-        """Something that is no document."""
-        self._counts(source.name, source.language)["rejected"][reason] += 1
+        """Something that is no document: a record, or what a file holds from some place on."""
+        counts = self._counts(source.name, source.language)
+        if reason == BROKEN:
+            counts["broken"] += 1
+            self.warnings.append(detail)
+        else:
+            counts["rejected"][reason] += 1
         told = {"id": f"{source.name}/{where}", "source": source.name, "language": source.language, "reason": reason}
         self.rejected.add({**told, "detail": detail[: 4 * EXCERPT], "text": ""})
-        if reason == "broken file":
-            self.warnings.append(detail)
 
     def _counts(self, source: str, language: str) -> dict[str, Any]:
-        new = {"documents": 0, "characters": 0, "lengths": Counter[str](), "rejected": Counter[str]()}
+        new = {"documents": 0, "characters": 0, "broken": 0, "lengths": Counter[str](), "rejected": Counter[str]()}
         counts: dict[str, Any] = self.counts.setdefault(source, {}).setdefault(language, new)
         return counts
 
@@ -80,18 +98,12 @@ class Output:
         return {"sources": self.counts, "warnings": self.warnings}
 
 
-def _one_by_one(
-    documents: Iterable[Document],
-    folder: Path,
-    rank: int,
-    decide: Callable[[Document, Output], None],
-) -> Counts:
-    with ExitStack() as stack:
-        kept = stack.enter_context(new_lines(folder / DOCUMENTS / f"{rank:05d}.jsonl.zst"))
-        rejected = stack.enter_context(new_lines(folder / REJECTED / f"{rank:05d}.jsonl.zst"))
+def _one_by_one(given: Iterable[T], folder: Path, rank: int, decide: Callable[[T, Output], None]) -> Counts:
+    name = f"{rank:05d}.jsonl.zst"
+    with new_lines(folder / DOCUMENTS / name) as kept, new_lines(folder / REJECTED / name) as rejected:
         output = Output(kept, rejected)
-        for document in documents:
-            decide(document, output)
+        for each in given:
+            decide(each, output)
     return output.all_counts()
 
 
@@ -120,18 +132,20 @@ def extract_step(corpus: Corpus) -> Step:
         Phase(name="list", work=_list_units, tasks=1),
         Phase(name="", work=_extract, tasks=corpus.tasks, packages=("zstandard", *used)),
     )
-    return Step(name="extract", phases=phases, settings=settings, inputs=lambda: _raw(corpus))
+    return Step(phases=phases, settings=settings, inputs=lambda: _raw(corpus))
 
 
 def _raw(corpus: Corpus) -> dict[str, Any]:
     """Digests of the files that documents come from; a dataset on the hub is known by its name."""
-    found: dict[str, Any] = {}
-    for source in corpus.sources:
-        if source.format == "hub":
-            found[source.name] = source.path
-            continue
-        paths = [corpus.output / "stdin" / f"{source.name}.jsonl"] if source.path == "-" else files(corpus, source)
-        found[source.name] = {os.path.relpath(path, corpus.folder): file_digest(path) for path in paths}
+    found: dict[str, Any] = {source.name: source.path for source in corpus.sources if source.format == "hub"}
+    read = [
+        (source, path)
+        for source in corpus.sources
+        if source.format != "hub"
+        for path in ([stdin_file(corpus, source)] if source.path == "-" else files(corpus, source))
+    ]
+    for (source, path), sha256 in zip(read, raw_digests(corpus, [path for _, path in read]), strict=True):
+        found.setdefault(source.name, {})[os.path.relpath(path, corpus.folder)] = sha256
     return found
 
 
@@ -147,13 +161,7 @@ def _extract(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) ->
     listed = read_json(folder / UNITS)["units"]
     mine = [Unit(**{**each, "source": sources[each["source"]]}) for each in listed[rank :: corpus.tasks]]
     ocr = _ocr(corpus)
-    with ExitStack() as stack:
-        kept = stack.enter_context(new_lines(folder / DOCUMENTS / f"{rank:05d}.jsonl.zst"))
-        rejected = stack.enter_context(new_lines(folder / REJECTED / f"{rank:05d}.jsonl.zst"))
-        output = Output(kept, rejected)
-        for unit in mine:
-            _extract_unit(unit, ocr, output)
-    return output.all_counts()
+    return _one_by_one(mine, folder, rank, lambda unit, output: _extract_unit(unit, ocr, output))
 
 
 def _ocr(corpus: Corpus) -> Tesseract | None:
@@ -177,7 +185,7 @@ def _extract_unit(unit: Unit, ocr: Ocr | None, output: Output) -> None:
             else:
                 found = extract_html(path.read_bytes(), source.language)
         except DataError as error:
-            reject(unit.name, "broken file", str(error))
+            reject(unit.name, BROKEN, str(error))
             return
         output.warnings += [f"{path}: {warning}" for warning in found.warnings]
         _take(unit, "0", {source.text: found.text}, output)
@@ -204,8 +212,8 @@ def filter_step(corpus: Corpus) -> Step:
         "share": dict(corpus.filter.share),
         "lexicon": digest([lexicon(language) for language in LANGUAGES]),
     }
-    phase = Phase(name="", work=_filter, tasks=corpus.tasks, packages=("pyahocorasick", "py3langid"))
-    return Step(name="filter", phases=(phase,), settings=settings, inputs=lambda: _before(corpus, "filter"))
+    phase = Phase(name="", work=_filter, tasks=corpus.tasks, packages=("pyahocorasick", "py3langid", "zstandard"))
+    return Step(phases=(phase,), settings=settings)
 
 
 def _filter(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
@@ -245,9 +253,9 @@ def dedup_step(corpus: Corpus) -> Step:
         Phase(name="sign", work=_sign, tasks=corpus.tasks, packages=("numpy",)),
         Phase(name="pair", work=_pair, tasks=how.passes),
         Phase(name="choose", work=_choose, tasks=1),
-        Phase(name="drop", work=_drop, tasks=corpus.tasks),
+        Phase(name="drop", work=_drop, tasks=corpus.tasks, packages=("zstandard",)),
     )
-    return Step(name="dedup", phases=phases, settings=asdict(how), inputs=lambda: _before(corpus, "dedup"))
+    return Step(phases=phases, settings=asdict(how))
 
 
 def _minhash(corpus: Corpus) -> MinHash:
@@ -270,18 +278,20 @@ def _choose(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> 
 
 
 def _drop(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
-    gone = {each.place: each for each in duplicates(folder / SCRATCH, rank)}
-    place = itertools.count()
+    gone = duplicates(folder / SCRATCH, rank)
+    following = next(gone, None)
 
-    def decide(document: Document, output: Output) -> None:
-        duplicate = gone.get(next(place))
-        if duplicate is None:
+    def decide(each: tuple[int, Document], output: Output) -> None:
+        nonlocal following
+        place, document = each
+        if following is None or place < following.place:
             output.keep(document)
         else:
-            task, kept = duplicate.kept
-            output.reject(document, f"{duplicate.kind} duplicate", f"of document {kept} of task {task}, which stays")
+            task, kept = following.kept
+            output.reject(document, f"{following.kind} duplicate", f"of document {kept} of task {task}, which stays")
+            following = next(gone, None)
 
-    return _one_by_one(documents_of(before[-1], rank), folder, rank, decide)
+    return _one_by_one(enumerate(documents_of(before[-1], rank)), folder, rank, decide)
 
 
 # --- decontaminate ---
@@ -291,11 +301,11 @@ def decontaminate_step(corpus: Corpus) -> Step:
     def inputs() -> dict[str, Any]:
         samples = _test_samples(corpus.decontaminate.tasks, str(_data_dir(corpus) or ""))
         items = digest([[name, [[s.question, dict(s.options)] for s in found]] for name, found in samples.items()])
-        return {**_before(corpus, "decontaminate"), "test items": items}
+        return {"test items": items}
 
     settings = {"tasks": list(corpus.decontaminate.tasks)}
-    phase = Phase(name="", work=_decontaminate, tasks=corpus.tasks)
-    return Step(name="decontaminate", phases=(phase,), settings=settings, inputs=inputs)
+    phase = Phase(name="", work=_decontaminate, tasks=corpus.tasks, packages=("zstandard",))
+    return Step(phases=(phase,), settings=settings, inputs=inputs)
 
 
 def _data_dir(corpus: Corpus) -> Path | None:
@@ -339,39 +349,53 @@ def tokenize_step(corpus: Corpus) -> Step:
     settings = {"tokenizer": told.tokenizer, "revision": told.revision, "bos": told.bos, "eos": told.eos}
 
     def inputs() -> dict[str, Any]:
-        return {**_before(corpus, "tokenize"), **asdict(_encoder(corpus).vocabulary)}
+        return asdict(_encoder(corpus).vocabulary)
 
     phase = Phase(name="", work=_tokenize, tasks=corpus.tasks, packages=("tokenizers", "transformers"))
-    return Step(name="tokenize", phases=(phase,), settings=settings, inputs=inputs)
+    return Step(phases=(phase,), settings=settings, inputs=inputs)
 
 
 def _encoder(corpus: Corpus) -> TextEncoder:
     told = corpus.tokenize
     folder = corpus.inside(told.tokenizer)
-    return load_encoder(folder if folder.is_dir() else told.tokenizer, revision=told.revision or None, bos=told.bos, eos=told.eos)
+    return _loaded(str(folder) if folder.is_dir() else told.tokenizer, told.revision, told.bos, told.eos)
+
+
+@cache
+def _loaded(tokenizer: str, revision: str, bos: bool, eos: bool) -> TextEncoder:
+    """Once per process."""
+    return load_encoder(tokenizer, revision=revision or None, bos=bos, eos=eos)
 
 
 def _tokenize(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
     kinds = ((each.text, Kind(source=each.source, language=each.language)) for each in documents_of(before[-1], rank))
-    header, empty = write_shard(kinds, _encoder(corpus), folder / SHARDS / f"{rank:05d}{SUFFIX}", replace=True)
+    file = folder / SHARDS / f"{rank:05d}{SUFFIX}"
+    # All sources, so that one of which nothing is left has no part in a mix, and is not unknown to it.
+    header, empty = write_shard(kinds, _encoder(corpus), file, kinds=map(_kind, corpus.sources), replace=True)
     counts: dict[str, Any] = {}
     for each in header.counts:
-        told = {"documents": each.documents, "tokens": each.tokens, "rejected": {}}
+        rejected = {"no token": empty[each.kind]} if empty[each.kind] else {}
+        told = {"documents": each.documents, "tokens": each.tokens, "rejected": rejected}
         counts.setdefault(each.kind.source, {})[each.kind.language] = told
-    return {"sources": counts, "without a token": empty}
+    return {"sources": counts}
+
+
+def _kind(source: Source) -> Kind:
+    return Kind(source=source.name, language=source.language)
 
 
 # --- mix ---
 
 
 def mix_step(corpus: Corpus) -> Step:
-    mix = _mix(corpus)
+    mix = mix_of(corpus)
     settings = {"window": corpus.mix.window, "seed": corpus.seed, **asdict(mix), "most_epochs": str(mix.most_epochs)}
     phase = Phase(name="", work=_count_mix, tasks=1)
-    return Step(name="mix", phases=(phase,), settings=settings, inputs=lambda: _before(corpus, "mix"))
+    return Step(phases=(phase,), settings=settings)
 
 
-def _mix(corpus: Corpus) -> Mix:
+def mix_of(corpus: Corpus) -> Mix:
+    """How an epoch of the corpus is made up."""
     told = corpus.mix
     return Mix(
         weights=told.weights,
@@ -385,44 +409,75 @@ def _mix(corpus: Corpus) -> Mix:
 
 def _count_mix(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
     """What the first epoch takes. The windows themselves are read out of the shards: there is nothing to write."""
-    kinds = open_shards([before[-1] / SHARDS]).counts
-    mixture = Mixture(
-        {kind: each.tokens for kind, each in kinds.items()}, _mix(corpus), window=corpus.mix.window, seed=corpus.seed
-    )
+    space = open_shards([before[-1] / SHARDS])
+    for shard in space.shards:
+        shard.verify()
+    tokens = {kind: each.tokens for kind, each in space.counts.items()}
+    mixture = Mixture(tokens, mix_of(corpus), window=corpus.mix.window, seed=corpus.seed)
     found: dict[str, Any] = {}
     for kind, realised in mixture.realised(0).items():
         found.setdefault(kind.source, {})[kind.language] = asdict(realised)
-    return {"windows": len(mixture), "sources": found}
+    empty = [kind for kind, count in tokens.items() if not count]
+    warnings = [f"nothing is left of {kind.source} ({kind.language}); it has no part in the mix" for kind in empty]
+    return {"windows": len(mixture), "sources": found, "warnings": warnings}
 
 
 # --- all ---
 
 
-def _before(corpus: Corpus, step: str) -> dict[str, Any]:
-    """What a step reads: the files of the step before, by the digest of their digests."""
-    name = corpus.steps[corpus.steps.index(step) - 1]
-    return {name: digest(read_json(step_folder(corpus, name) / MANIFEST)["files"])}
+def run_steps(
+    corpus: Corpus,
+    names: Sequence[str],
+    *,
+    stdin: IO[bytes],
+    executor: ExecutorName = "local",
+    workers: int | None = None,
+    tell: Callable[[str], None],
+) -> None:
+    """Does what is left of some steps. Raises what would stop one of them before the first begins."""
+    for name in names:
+        if name not in corpus.steps:
+            raise UsageError(f"{name} is not among the steps of {corpus.file}")
+    steps = {name: step(corpus) for name, step in zip(STEPS, MAKERS, strict=True) if name in names}
+    check(corpus, steps)
+    if "extract" in names:
+        _keep_stdin(corpus, stdin, tell)
+    for name, step in steps.items():
+        counts = run_step(corpus, name, step, executor=executor, workers=workers, tell=tell)["counts"]
+        warnings = list(counts.get("warnings", ()))
+        if name == "extract":
+            out = {source: sum(each["documents"] for each in found.values()) for source, found in counts["sources"].items()}
+            warnings += [f"no document came out of {each.name}" for each in corpus.sources if not out.get(each.name)]
+        for warning in warnings:
+            tell(f"warning: {warning}")
 
 
-def check(corpus: Corpus) -> None:
-    """Raises what would stop one of the steps later: sources, test items, tokenizer or OCR engine that are not there."""
+def _keep_stdin(corpus: Corpus, stdin: IO[bytes], tell: Callable[[str], None]) -> None:
     for source in corpus.sources:
-        if source.format != "hub" and source.path != "-":
-            files(corpus, source)
-    _ocr(corpus)
-    if "mix" in corpus.steps:
-        _mix(corpus).shares({Kind(source=source.name, language=source.language): 1 for source in corpus.sources})
-    if "decontaminate" in corpus.steps:
+        if source.path == "-":
+            file = stdin_file(corpus, source)
+            with sentences(file), held(corpus.output):
+                if not stdin.isatty():
+                    again = f" again, to compare it with {file}" if file.exists() else ""
+                    tell(f"{source.name}: reading standard input{again}")
+                keep_stdin(file, stdin)
+
+
+def check(corpus: Corpus, steps: Mapping[str, Step]) -> None:
+    """Raises what would stop a step later: packages, sources, test items, a tokenizer or an OCR engine that are not there."""
+    for step in steps.values():
+        versions(step)
+    if "extract" in steps:
+        for source in corpus.sources:
+            if source.format != "hub" and source.path != "-":
+                files(corpus, source)
+    if "decontaminate" in steps:
         _test_samples(corpus.decontaminate.tasks, str(_data_dir(corpus) or ""))
-    if "tokenize" in corpus.steps:
+    if "tokenize" in steps:
         _encoder(corpus)
+    if "mix" in steps:
+        mix_of(corpus).shares({_kind(source): 1 for source in corpus.sources})
 
 
-STEP_MAKERS: Mapping[str, Callable[[Corpus], Step]] = {
-    "extract": extract_step,
-    "filter": filter_step,
-    "dedup": dedup_step,
-    "decontaminate": decontaminate_step,
-    "tokenize": tokenize_step,
-    "mix": mix_step,
-}
+MAKERS: Sequence[Callable[[Corpus], Step]] = (extract_step, filter_step, dedup_step, decontaminate_step, tokenize_step, mix_step)
+"""In the order of `STEPS`."""

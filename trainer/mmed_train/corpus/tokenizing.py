@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import tempfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import islice
@@ -147,16 +147,19 @@ def load_encoder(
 
 
 def write_shard(
-    documents: Iterable[tuple[str, Kind]], encoder: TextEncoder, path: Path, *, replace: bool = False
-) -> tuple[Header, int]:
-    """Writes documents in their order to one shard. Returns its header, and how many were left out since they have no token."""
-    empty = 0
-    with ShardWriter(path, encoder.vocabulary, replace=replace) as writer:
+    documents: Iterable[tuple[str, Kind]], encoder: TextEncoder, path: Path, *, kinds: Iterable[Kind] = (), replace: bool = False
+) -> tuple[Header, Counter[Kind]]:
+    """Writes documents in their order to one shard. Returns its header, and how many were left out since they have no token.
+
+    `kinds` and `replace` are those of `ShardWriter`.
+    """
+    empty: Counter[Kind] = Counter()
+    with ShardWriter(path, encoder.vocabulary, kinds=kinds, replace=replace) as writer:
         for kind, tokens in encoder.stream(documents):
             if len(tokens):
                 writer.add(tokens, kind)
             else:
-                empty += 1
+                empty[kind] += 1
     return writer.close(), empty
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -177,6 +178,65 @@ def test_the_same_documents_give_the_same_bytes_in_whatever_parts_they_are_merge
     assert deduplicated(tmp_path / "b", tasks, MinHash()) == first
     assert contents(tmp_path / "a") == contents(tmp_path / "b")
     assert not [name for name in contents(tmp_path / "a") if "part" in name]
+
+
+def test_runs_of_keys_and_parts_of_pairs_of_any_length_give_the_same_duplicates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tasks = corpus_of(7)
+    first = deduplicated(tmp_path / "a", tasks, MinHash())
+    for run, pairs, merged in ((7, 3, 1 << 20), (1, 1, 16), (50, 1 << 18, 16)):
+        monkeypatch.setattr(dedup, "RUN", run)
+        monkeypatch.setattr(dedup, "_PAIRS", pairs)
+        monkeypatch.setattr(dedup, "MERGED", merged)
+        assert deduplicated(tmp_path / f"{run}", tasks, MinHash()) == first
+        for name in ("pairs", "duplicates"):
+            assert contents(tmp_path / f"{run}" / name) == contents(tmp_path / "a" / name)
+
+
+def test_a_document_is_compared_with_the_first_and_with_the_one_before_that_have_its_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = random.Random(4)
+    one, other = document("en", 200, draw), document("en", 200, draw)
+    near_one, near_other = changed(one, "en", draw), changed(other, "en", draw)
+    monkeypatch.setattr(dedup, "_key", lambda records, number, how: np.full(len(records), 5, np.uint64))
+    for name, words, pairs in (
+        # In each case one of the two comparisons alone finds them.
+        ("first", [one, other, near_one], {(0, 2)}),
+        ("before", [one, other, near_other], {(1, 2)}),
+    ):
+        how = MinHash(bands=1, values=200)
+        sign([" ".join(each) for each in words], tmp_path / name, 0, how)
+        assert pair(tmp_path / name, 1, how) == 1
+        found = np.fromfile(tmp_path / name / "pairs" / "001.pairs", dedup._PAIR)
+        assert {(int(row["place"]), int(row["other_place"])) for row in found} == pairs
+
+
+@pytest.mark.parametrize("what", ["keys", "records"])
+@pytest.mark.parametrize("left", [0, 1, 500])
+def test_a_file_that_is_cut_off_is_one_sentence(tmp_path: Path, what: str, left: int) -> None:
+    how = MinHash(bands=3)
+    sign([f"document {number}" for number in range(50)], tmp_path, 0, how)
+    file = tmp_path / "signatures" / f"00000.{what}"
+    size = how.record.itemsize if what == "records" else 12
+    os.truncate(file, left // size * size or left)
+    with pytest.raises(DataError, match=r"00000\.(keys|records) is damaged.*; remove the folder of its step and run it again"):
+        pair(tmp_path, 3, how)
+
+
+def test_two_that_sign_the_same_documents_at_once_are_not_in_each_others_way(tmp_path: Path) -> None:
+    """As two nodes of a cluster may, when one of them was taken for lost."""
+    texts, how = [f"document {number}" for number in range(50)], MinHash(bands=3)
+
+    def meanwhile() -> Iterator[str]:
+        yield from texts[:20]
+        sign(texts, tmp_path / "both", 0, how)
+        yield from texts[20:]
+
+    sign(meanwhile(), tmp_path / "both", 0, how)
+    sign(texts, tmp_path / "one", 0, how)
+    assert contents(tmp_path / "both") == contents(tmp_path / "one")
 
 
 def test_a_pass_done_again_writes_the_same(tmp_path: Path) -> None:

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-pytest.importorskip("zstandard")
+pytest.importorskip("zstandard", reason="zstandard is not installed")
 
 import zstandard
 
 from mmed_train.corpus import documents
 from mmed_train.corpus.config import Corpus, Source
-from mmed_train.corpus.documents import document_of, new_lines, read_lines, read_unit, units
-from mmedeval import DataError, StoreError
+from mmed_train.corpus.documents import document_of, keep_stdin, new_lines, read_lines, read_unit, units
+from mmedeval import DataError, StoreError, UsageError
 
 RECORDS = [{"id": f"d{i}", "text": f"Text number {i}. " * (i + 1)} for i in range(50)]
 LINES = b"".join(json.dumps(each).encode() + b"\n" for each in RECORDS)
@@ -109,8 +111,8 @@ def test_a_line_without_end_is_no_record_and_takes_no_memory(tmp_path: Path, mon
 
 
 def test_parquet_is_read_by_row_groups(tmp_path: Path) -> None:
-    arrow = pytest.importorskip("pyarrow")
-    parquet = pytest.importorskip("pyarrow.parquet")
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
     table = arrow.table({"id": [each["id"] for each in RECORDS], "text": [each["text"] for each in RECORDS], "more": [1] * 50})
     parquet.write_table(table, tmp_path / "a.parquet", row_group_size=20)
     given = corpus(tmp_path, "a.parquet", "parquet")
@@ -119,8 +121,27 @@ def test_parquet_is_read_by_row_groups(tmp_path: Path) -> None:
     assert [each.text for each in found] == [each["text"] for each in RECORDS]
 
 
+@pytest.mark.parametrize("field", ["text", "id"])
+def test_of_a_row_group_only_the_rows_that_are_no_utf8_are_left_out(tmp_path: Path, field: str) -> None:
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is not installed")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    columns = {name: [each[name].encode() for each in RECORDS] for name in ("id", "text")}
+    for bad in (3, 20, 49):
+        columns[field][bad] = b"half a sign: \xe2\x82"
+    # As writers do that do not look: the bytes are said to be a string.
+    table = arrow.table({name: arrow.array(values, arrow.binary()).view(arrow.string()) for name, values in columns.items()})
+    parquet.write_table(table, tmp_path / "a.parquet", row_group_size=25)
+    found, rejected = everything(corpus(tmp_path, "a.parquet", "parquet"))
+    assert [each.id for each in found] == [f"s/d{i}" for i in range(50) if i not in (3, 20, 49)]
+    assert [(where, why) for where, why, _ in rejected] == [
+        ("a.parquet:0.3", "no UTF-8"),
+        ("a.parquet:0.20", "no UTF-8"),
+        ("a.parquet:1.24", "no UTF-8"),
+    ]
+
+
 def test_a_file_that_is_no_parquet_is_told_by_name(tmp_path: Path) -> None:
-    pytest.importorskip("pyarrow")
+    pytest.importorskip("pyarrow", reason="pyarrow is not installed")
     (tmp_path / "a.parquet").write_bytes(b"nothing of the kind")
     found, rejected = everything(corpus(tmp_path, "a.parquet", "parquet"))
     assert found == []
@@ -163,6 +184,42 @@ def test_a_path_with_nothing_behind_it_is_one_sentence(tmp_path: Path) -> None:
         everything(corpus(tmp_path, "bare", "jsonl"))
 
 
+# --- standard input ---
+
+
+def test_standard_input_is_kept_and_may_come_again_or_not(tmp_path: Path) -> None:
+    file = tmp_path / "stdin" / "pipe.jsonl"
+    for given in (LINES, LINES, b""):
+        keep_stdin(file, io.BytesIO(given))
+        assert file.read_bytes() == LINES
+
+
+@pytest.mark.parametrize(
+    "given", [LINES + b"more", LINES[:-1], b"x" + LINES[1:], b"{}\n"], ids=["longer", "shorter", "other", "short"]
+)
+def test_another_standard_input_than_was_kept_is_refused(tmp_path: Path, given: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "BLOCK", 100)
+    file = tmp_path / "pipe.jsonl"
+    file.write_bytes(LINES)
+    with pytest.raises(StoreError, match=r"standard input is not what .*pipe\.jsonl was kept from; give nothing \(< /dev/null\)"):
+        keep_stdin(file, io.BytesIO(given))
+    assert file.read_bytes() == LINES
+
+
+def test_nothing_to_read_is_refused_and_a_terminal_is_not_waited_for(tmp_path: Path) -> None:
+    file = tmp_path / "pipe.jsonl"
+    with pytest.raises(UsageError, match="the source pipe is standard input, which is empty; pipe JSON lines in"):
+        keep_stdin(file, io.BytesIO())
+    ours, theirs = os.openpty()
+    with os.fdopen(ours, "wb"), os.fdopen(theirs, "rb") as terminal:
+        with pytest.raises(UsageError, match="the source pipe is standard input, which is a terminal here; pipe JSON lines in"):
+            keep_stdin(file, terminal)
+        assert list(tmp_path.iterdir()) == []
+        file.write_bytes(LINES)
+        keep_stdin(file, terminal)
+    assert file.read_bytes() == LINES
+
+
 # --- from step to step ---
 
 
@@ -187,10 +244,14 @@ def test_lines_come_back_and_their_file_appears_only_whole(tmp_path: Path) -> No
     assert file.read_bytes() == first
 
 
-def test_a_damaged_file_between_steps_is_one_sentence(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "damage", [lambda data: data[:-2], lambda data: data.replace(b"plain", b"plane")], ids=["cut", "changed"]
+)
+def test_a_damaged_file_between_steps_is_one_sentence(tmp_path: Path, damage: Any) -> None:
     with new_lines(tmp_path / "a.jsonl.zst") as lines:
-        lines.add({"a": 1})
+        lines.add({"a": "plain"})
     data = (tmp_path / "a.jsonl.zst").read_bytes()
-    (tmp_path / "a.jsonl.zst").write_bytes(data[:-2])
+    assert damage(data) != data
+    (tmp_path / "a.jsonl.zst").write_bytes(damage(data))
     with pytest.raises(StoreError, match=r"a\.jsonl\.zst is damaged"):
         list(read_lines(tmp_path / "a.jsonl.zst"))

@@ -114,6 +114,16 @@ def test_a_part_of_a_pass_is_taken_from_everywhere() -> None:
     assert len({start // 100_000 for start in starts}) == 10
 
 
+def test_every_pass_goes_through_the_windows_in_another_order() -> None:
+    """Read one window an epoch, so that the order is that of the passes alone."""
+    mixture = Mixture({EN: 2000}, Mix(tokens=100), window=100, seed=0)
+    assert len(mixture) == 1
+    starts = [mixture.place(epoch, 0)[1] for epoch in range(60)]
+    passes = [starts[:20], starts[20:40], starts[40:]]
+    assert all(sorted(each) == [*range(0, 2000, 100)] for each in passes)
+    assert len({tuple(each) for each in passes}) == 3
+
+
 def test_what_an_epoch_takes_is_told_to_the_token(space: TokenSpace) -> None:
     mix = Mix(weights={"en": 1, "fr": 0.3, "zh": 2}, epochs={"web": 0.7})
     dataset = Windows(space, mix, window=10, seed=1, epochs=7)
@@ -206,6 +216,28 @@ def test_weights_are_shares_in_any_unit() -> None:
         assert found == pytest.approx({"en": 100, "fr": 300, "zh": 0})
 
 
+@pytest.mark.parametrize("unit", [5e-324, 1e-320, 1e-300, 1e300, 5e307])
+def test_weights_may_be_as_small_or_large_as_numbers_can_be(unit: float) -> None:
+    found = shares(Mix(weights={"en": unit, "fr": 2 * unit, "zh": unit}), en=100, fr=100, zh=200)
+    assert found == pytest.approx({"en": 100, "fr": 200, "zh": 100})
+    # Also those that are left when others have all they may.
+    found = shares(Mix(weights={"en": 1e-9 * unit, "fr": 1e-9 * unit, "zh": unit}, caps={"zh": 50}), en=100, fr=100, zh=200)
+    assert found == pytest.approx({"en": 175, "fr": 175, "zh": 50} if unit > 1e-310 else {"en": 0, "fr": 0, "zh": 50})
+
+
+def test_a_language_of_which_nothing_is_left_has_no_part() -> None:
+    """Whatever the mix says of it and of its source."""
+    counts = {EN: 100, WEB: 0, FR: 0}
+    for mix in (
+        Mix(weights={"en": 1, "fr": 3}),
+        Mix(temperature=3, epochs={"web": 2}),
+        Mix(caps={"fr": 10}, most_epochs=2),
+        Mix(weights={"en": 1, "fr": 1}, most_epochs=math.inf, tokens=100),
+    ):
+        assert mix.shares(counts) == {EN: 100, WEB: 0, FR: 0}
+        assert [part.kind for part in Mixture(counts, mix, window=7, seed=0).parts] == [EN]
+
+
 def test_an_epoch_may_be_of_any_size() -> None:
     assert shares(Mix(tokens=50), en=900, fr=100) == {"en": 45, "fr": 5}
     assert shares(Mix(tokens=5000), en=900, fr=100) == {"en": 4500, "fr": 500}
@@ -259,6 +291,11 @@ def test_a_kind_that_has_a_share_is_never_rounded_away() -> None:
             "weights: none for fr, which the shards hold; 0 leaves a language out",
         ),
         (lambda: Mixture({EN: 5}, Mix(), window=0, seed=0), "windows of 0 tokens; give a number above 0"),
+        (
+            lambda: shares(Mix(tokens=1e300), en=5),
+            r"an epoch of 1e\+300 tokens is more than can be counted; give fewer tokens, .*",
+        ),
+        (lambda: shares(Mix(epochs={"s": 1e308}), en=500), "an epoch of inf tokens is more than can be counted; .*"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(make: Callable[[], object], sentence: str) -> None:

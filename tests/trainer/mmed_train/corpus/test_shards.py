@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mmed_train.corpus import shards
 from mmed_train.corpus.shards import Header, Kind, Shard, ShardWriter, TokenSpace, Vocabulary, open_shards, position_ids
 from mmedeval.errors import DataError, StoreError
 
@@ -60,11 +61,11 @@ def changed(path: Path, change: Callable[[bytearray], object]) -> Path:
 
 @pytest.mark.parametrize("vocabulary", [SMALL, LARGE], ids=["uint16", "uint32"])
 def test_every_window_and_document_of_many_shards_is_what_was_written(vocabulary: Vocabulary, tmp_path: Path) -> None:
-    shards = [made(30, seed=seed, size=vocabulary.size) for seed in range(3)]
-    for number, documents in enumerate(shards):
+    parts = [made(30, seed=seed, size=vocabulary.size) for seed in range(3)]
+    for number, documents in enumerate(parts):
         write(tmp_path / f"{number}.tokens", documents, vocabulary)
     space = open_shards([tmp_path])
-    every = [document for documents in shards for document in documents]
+    every = [document for documents in parts for document in documents]
     tokens, starts = joined(every)
     assert (len(space), space.documents) == (len(tokens), len(every))
     assert [space.document(i).tolist() for i in range(space.documents)] == [each for each, _ in every]
@@ -88,12 +89,11 @@ def test_a_token_takes_two_bytes_where_the_vocabulary_allows_it(tmp_path: Path) 
 
 def test_only_the_kinds_asked_for_are_in_a_space_of_these(tmp_path: Path) -> None:
     documents = [made(40, seed=seed) for seed in range(2)]
-    shards = []
     for number, each in enumerate(documents):
         write(tmp_path / f"{number}.tokens", each)
-        shards.append(Shard(tmp_path / f"{number}.tokens"))
+    opened = [Shard(tmp_path / f"{number}.tokens") for number in range(2)]
     for kinds in ([EN], [EN, WEB], [FR, WEB], [EN, FR, WEB], []):
-        space = TokenSpace(shards, kinds=kinds)
+        space = TokenSpace(opened, kinds=kinds)
         wanted = [document for each in documents for document in each if document[1] in kinds]
         tokens, starts = joined(wanted)
         assert [space.document(i).tolist() for i in range(space.documents)] == [each for each, _ in wanted]
@@ -123,6 +123,27 @@ def test_the_same_documents_give_the_same_bytes(tmp_path: Path) -> None:
     for name in ("one", "two"):
         write(tmp_path / f"{name}.tokens", made(50))
     assert (tmp_path / "one.tokens").read_bytes() == (tmp_path / "two.tokens").read_bytes()
+
+
+def test_a_kind_that_was_named_is_counted_though_nothing_is_of_it(tmp_path: Path) -> None:
+    header = write(tmp_path / "x.tokens", [([1, 2], WEB), ([3], FR)], kinds=[EN, FR])
+    assert [(count.kind, count.documents, count.tokens) for count in header.counts] == [(EN, 0, 0), (FR, 1, 1), (WEB, 1, 2)]
+    space = open_shards([tmp_path / "x.tokens"])
+    assert {kind: count.tokens for kind, count in space.counts.items()} == {EN: 0, FR: 1, WEB: 2}
+    assert TokenSpace(space.shards, kinds=[FR]).document(0).tolist() == [3]
+    assert len(TokenSpace(space.shards, kinds=[EN])) == 0
+
+
+def test_two_that_write_a_shard_at_once_are_not_in_each_others_way(tmp_path: Path) -> None:
+    documents = made(50)
+    write(tmp_path / "one.tokens", documents)
+    with ShardWriter(tmp_path / "both.tokens", SMALL, replace=True) as writer:
+        for number, (tokens, kind) in enumerate(documents):
+            writer.add(tokens, kind)
+            if number == 20:
+                write(tmp_path / "both.tokens", documents, replace=True)
+    assert (tmp_path / "both.tokens").read_bytes() == (tmp_path / "one.tokens").read_bytes()
+    assert len([*tmp_path.iterdir()]) == 2
 
 
 def test_a_shard_without_documents_is_one(tmp_path: Path) -> None:
@@ -215,12 +236,22 @@ def test_nothing_has_the_shards_name_before_all_is_on_disk(tmp_path: Path, monke
     assert path.is_file()
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (errno.ENOSPC, "No space left on device; free some space"),
+        (errno.EFBIG, r"File too large; raise the limit .*\(ulimit -f\)"),
+    ],
+    ids=["full", "too large"],
+)
+def test_a_disk_that_takes_no_more_is_one_sentence_and_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, words: str
+) -> None:
     def full(_: int) -> None:
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(StoreError, match=r"cannot write .*x\.tokens: No space left on device; free some space"):
+    with pytest.raises(StoreError, match=rf"cannot write .*x\.tokens: {words}"):
         write(tmp_path / "x.tokens", [([1], EN)])
     assert list(tmp_path.iterdir()) == []
 
@@ -280,6 +311,91 @@ def test_a_flipped_bit_is_found(tmp_path: Path) -> None:
     path.write_bytes(whole)
     Shard(path).verify()
     assert Shard(path).header.sha256 == header.sha256
+
+
+def place_of_starts(path: Path) -> int:
+    """Where the table of starts begins; that of ranges is behind it."""
+    tokens = Shard(path).tokens
+    return -(-(64 + tokens.nbytes) // 8) * 8
+
+
+@pytest.mark.parametrize(
+    ("entry", "value"),
+    [
+        (0, 1),  # the first document starts behind some tokens
+        (1, 900),  # starts beyond the next
+        (2, 3),  # starts where the one before does: a document without a token
+        (2, -5),
+        (4, 13),  # the last ends before the tokens do
+        (5, 1),  # the first range starts behind a document
+        (6, 2),  # a kind that the header does not know
+        (6, -1),
+        (7, 0),  # the second range starts with the first
+        (7, 4),  # or behind all documents
+    ],
+)
+def test_a_table_that_contradicts_itself_is_refused_when_the_shard_is_opened(tmp_path: Path, entry: int, value: int) -> None:
+    path = tmp_path / "x.tokens"
+    write(path, [([1, 2, 3], EN), ([4, 5, 6], EN), ([7, 8, 9], FR), ([1, 2, 3, 4, 5], FR)])
+    place = place_of_starts(path)
+    # starts 0, 3, 6, 9, 14; ranges (0, EN), (2, FR)
+    assert np.frombuffer(path.read_bytes(), "<i8", 9, place).tolist() == [0, 3, 6, 9, 14, 0, 0, 2, 1]
+    changed(
+        path,
+        lambda content: content.__setitem__(slice(at := place + 8 * entry, at + 8), value.to_bytes(8, "little", signed=True)),
+    )
+    with pytest.raises(DataError, match=r"x\.tokens has borders that contradict its header; copy the shard again"):
+        Shard(path)
+
+
+def test_starts_are_looked_at_across_the_borders_of_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "x.tokens"
+    write(path, [([1, 2], EN)] * 9)
+    place = place_of_starts(path)
+    monkeypatch.setattr("mmed_train.corpus.shards.BLOCK", 3)
+    Shard(path)
+    whole = path.read_bytes()
+    for entry in range(1, 9):
+        path.write_bytes(whole)
+        changed(path, lambda content, at=place + 8 * entry: content.__setitem__(slice(at, at + 8), content[at - 8 : at]))
+        with pytest.raises(DataError, match="contradict its header"):
+            Shard(path)
+
+
+@pytest.mark.parametrize(
+    "forge",
+    [
+        lambda data: data.pop("counts"),
+        lambda data: data.pop("format"),
+        lambda data: data.update(counts=3),
+        lambda data: data.update(documents="2"),
+        lambda data: data.update(tokens=None),
+        lambda data: data.update(ranges=-1),
+        lambda data: data.update(documents=True),
+        lambda data: data["vocabulary"].update(size=-5),
+        lambda data: data["vocabulary"].update(bos=1000),
+        lambda data: data["vocabulary"].update(more=1),
+        lambda data: data["counts"][0].update(tokens=99),
+        lambda data: data["counts"][0].update(documents=99),
+        lambda data: data["counts"][0].update(kind=["books", "en"]),
+        lambda data: data["counts"][0]["kind"].update(source=["books"]),
+        lambda data: [],
+        lambda data: "no JSON",
+    ],
+)
+def test_a_forged_header_is_one_sentence(tmp_path: Path, forge: Callable[[Any], Any]) -> None:
+    path = tmp_path / "x.tokens"
+    write(path, [([1, 2], EN), ([3], EN)])
+    content = path.read_bytes()
+    where = int.from_bytes(content[8:16], "little")
+    data = json.loads(content[where:])
+    other = forge(data)
+    header = b"{" if other == "no JSON" else json.dumps(other if other == [] else data).encode()
+    path.write_bytes(shards._preamble(where, header) + content[64:where] + header)
+    with pytest.raises(
+        DataError, match=r"x\.tokens has (a header that makes no sense \(.*\)|counts that do not fit its size); copy"
+    ):
+        Shard(path)
 
 
 def test_another_format_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,8 @@ import json
 import os
 import random
 import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,15 +18,15 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("ahocorasick")
-pytest.importorskip("py3langid")
-pytest.importorskip("transformers")
-pytest.importorskip("zstandard")
+pytest.importorskip("ahocorasick", reason="pyahocorasick is not installed")
+pytest.importorskip("py3langid", reason="py3langid is not installed")
+pytest.importorskip("transformers", reason="transformers is not installed")
+pytest.importorskip("zstandard", reason="zstandard is not installed")
 
 from click.testing import CliRunner
 
 from mmed_train.cli import cli
-from mmed_train.corpus.config import read_corpus
+from mmed_train.corpus.config import STEPS, read_corpus
 from mmed_train.corpus.documents import read_lines
 from mmed_train.corpus.report import read_stats
 from mmed_train.corpus.shards import open_shards
@@ -92,8 +94,8 @@ def describe(tmp_path: Path, tokenizer: Path) -> Callable[..., Path]:
     return write
 
 
-def run(file: Path, *arguments: str, code: int = 0) -> str:
-    result = CliRunner().invoke(cli, ["corpus", "run", str(file), "--workers", "1", *arguments])
+def run(file: Path, *arguments: str, step: str = "run", code: int = 0) -> str:
+    result = CliRunner().invoke(cli, ["corpus", step, str(file), "--workers", "1", *arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == code, result.output
@@ -113,7 +115,7 @@ def contents(output: Path) -> dict[str, bytes]:
     return {
         file.relative_to(output).as_posix(): file.read_bytes()
         for file in sorted(output.rglob("*"))
-        if file.is_file() and not {"logs", "failed"} & {*file.relative_to(output).parts} and file.name != ".lock"
+        if file.is_file() and not {"logs", "failed", ".lock", ".digests.json"} & {*file.relative_to(output).parts}
     }
 
 
@@ -182,43 +184,114 @@ def test_the_same_description_gives_the_same_bytes_with_more_processes(tmp_path:
 
 
 def test_killed_anywhere_it_goes_on_to_the_same_bytes(tmp_path: Path, describe: Callable[..., Path]) -> None:
+    """The command and both its workers at once, in the middle of three steps."""
     lines(tmp_path / "texts.jsonl", {str(number): made(number // 2, 400) for number in range(300)})
-    run(describe(output="whole"))
-    file = describe(output="killed")
-    killed = 0
-    for step, done in (("2-filter", 1), ("3-dedup", 10), ("5-tokenize", 1)):
-        command = [*MMED_TRAIN, "corpus", "run", str(file), "--workers", "1"]
-        with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, env=os.environ) as process:
-            while (
-                process.poll() is None
-                and len([*(tmp_path / "killed" / step / "tasks").glob("0*")])
-                + len([*(tmp_path / "killed" / step / "tasks").glob("[a-z]*")])
-                < done
-            ):
-                time.sleep(0.005)
-            if process.poll() is None:
-                process.send_signal(signal.SIGKILL)
-                killed += 1
-    assert killed == 3
+    run(describe(output="whole", tasks=16))
+    file = describe(output="killed", tasks=16)
+    for name in ("extract", "filter", "dedup", "decontaminate", "tokenize"):
+        folder = tmp_path / "killed" / f"{[*STEPS].index(name) + 1}-{name}"
+        if name in ("filter", "dedup", "tokenize"):
+            command = [*MMED_TRAIN, "corpus", name, str(file), "--workers", "2"]
+            with subprocess.Popen(
+                command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL, start_new_session=True
+            ) as process:
+                while process.poll() is None and not any((folder / "tasks").glob("pair0002*" if name == "dedup" else "0*")):
+                    time.sleep(0.002)
+                os.killpg(process.pid, signal.SIGKILL)
+            assert process.returncode == -signal.SIGKILL
+            assert not (folder / "manifest.json").exists()
+            assert re.search(r": \d+ tasks, \d+ were done before", run(file, step=name))
+        else:
+            run(file, step=name)
     run(file)
     whole, again = contents(tmp_path / "whole"), contents(tmp_path / "killed")
     assert {name for name in whole if whole[name] != again.get(name)} == set()
-    assert {name for name in again if name not in whole and not name.endswith(".part")} == set()
+    assert whole.keys() == again.keys()
+
+
+def piped(file: Path, data: bytes, *arguments: str, code: int = 0) -> str:
+    result = CliRunner().invoke(cli, ["corpus", "run", str(file), "--workers", "1", *arguments], input=data)
+    assert result.exit_code == code, result.output
+    return result.output.replace("\n", " ")
 
 
 def test_standard_input_is_kept_and_read_again(tmp_path: Path, describe: Callable[..., Path]) -> None:
     file = describe('name = "pipe"\nlanguage = "en"\npath = "-"\nrules = []', steps=["extract"])
     data = "".join(json.dumps({"text": made(number)}) + "\n" for number in range(3)).encode()
-    result = CliRunner().invoke(cli, ["corpus", "run", str(file)], input=data)
-    assert result.exit_code == 0, result.output
+    assert "the source pipe is standard input, which is empty; pipe JSON lines in" in piped(file, b"", code=2)
+    assert "pipe: reading standard input extract" in piped(file, data)
     assert len(kept(tmp_path / "out", "1-extract")) == 3
-    assert "extract: done before" in run(file)
+    for given in (data, b""):
+        assert "extract: done before" in piped(file, given)
+    assert re.search(r"standard input is not what .*pipe\.jsonl was kept from; give nothing", piped(file, data + data, code=2))
+
+
+def test_a_file_system_that_refuses_standard_input_is_one_sentence(tmp_path: Path, describe: Callable[..., Path]) -> None:
+    """By the limit on the size of files, which is told as a full disk is, but for its number."""
+    file = describe('name = "pipe"\nlanguage = "en"\npath = "-"\nrules = []', steps=["extract"])
+    command = f"ulimit -f 1; exec {shlex.join([*MMED_TRAIN, 'corpus', 'run', str(file)])}"
+    done = subprocess.run(["bash", "-c", command], input=b"{}\n" * 10_000, capture_output=True, check=False)
+    told = " ".join(done.stderr.decode().split())
+    assert done.returncode == 2
+    assert re.search(r"out/stdin/pipe\.jsonl: a file becomes larger than is allowed here; raise the limit \(ulimit -f\)", told), (
+        told
+    )
+    assert not [*(tmp_path / "out" / "stdin").iterdir()]
+
+
+def test_a_source_of_which_nothing_is_left_is_told_and_has_no_part_in_the_mix(
+    tmp_path: Path, describe: Callable[..., Path]
+) -> None:
+    lines(tmp_path / "texts.jsonl", {str(number): made(number) for number in range(7)})
+    lines(tmp_path / "plain.jsonl", {"plain": PLAIN})
+    file = describe(
+        'name = "a"\nlanguage = "en"\npath = "texts.jsonl"\nrules = []',
+        'name = "b"\nlanguage = "fr"\npath = "plain.jsonl"\nepochs = 2.0\nrules = ["language"]',
+        more="[mix]\nwindow = 64\nweights = { en = 1, fr = 1 }\n",
+    )
+    assert "warning: nothing is left of b (fr); it has no part in the mix" in run(file)
+    found = {each.source: each for each in read_stats(read_corpus(file)).sources}
+    assert (found["b"].tokens, found["b"].mixed) == (0, None)
+    assert found["a"].mixed is not None
+    assert found["a"].mixed["share"] == 1.0
+
+
+def test_what_a_tokenizer_has_no_token_for_is_told(tmp_path: Path, describe: Callable[..., Path], tokenizer: Path) -> None:
+    lines(tmp_path / "texts.jsonl", {"a": made(1), "b": made(2), "mark": "\u2003\u00ad"})
+    folder = tmp_path / "letters"
+    shutil.copytree(tokenizer, folder)
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    content["normalizer"] = {"type": "Replace", "pattern": {"Regex": "[^a-z ]"}, "content": ""}
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    file = describe()
+    file.write_text(file.read_text(encoding="utf-8").replace(str(tokenizer), str(folder)), encoding="utf-8")
+    output = run(file)
+    (source,) = read_stats(read_corpus(file)).sources
+    assert source.rejected["tokenize"] == {"no token": 1}
+    assert re.search(r"tokenize +no token +1", output)
+
+
+def test_a_shard_that_was_damaged_since_is_found_by_the_next_step(tmp_path: Path, describe: Callable[..., Path]) -> None:
+    lines(tmp_path / "texts.jsonl", {str(number): made(number) for number in range(9)})
+    file = describe(steps=["extract", "tokenize", "mix"])
+    run(file, step="extract")
+    run(file, step="tokenize")
+    shard = tmp_path / "out" / "5-tokenize" / "shards" / "00000.tokens"
+    content = bytearray(shard.read_bytes())
+    content[70] ^= 1
+    shard.write_bytes(content)
+    assert "00000.tokens does not have the SHA-256 that it was written with" in run(file, step="mix", code=2)
 
 
 def test_a_broken_file_is_told_by_name(tmp_path: Path, describe: Callable[..., Path]) -> None:
     (tmp_path / "texts.jsonl.gz").write_bytes(b"no gzip at all")
     output = run(describe('name = "texts"\nlanguage = "en"\npath = "texts.jsonl.gz"\nrules = []', steps=["extract"]))
     assert f"warning: {tmp_path / 'texts.jsonl.gz'}: Not a gzipped file" in output
+    # It is no document.
+    assert "broken files, read as far as they could be: 1" in output
+    (source,) = read_stats(read_corpus(tmp_path / "out.toml")).sources
+    assert (source.broken, dict(source.rejected)) == (1, {})
+    assert "left out" not in output
 
 
 @pytest.mark.parametrize(
@@ -241,7 +314,7 @@ def test_what_would_stop_a_later_step_is_told_before_the_first(
 
 
 def test_the_figures_come_as_json_and_as_a_chart(tmp_path: Path, describe: Callable[..., Path]) -> None:
-    pytest.importorskip("matplotlib")
+    pytest.importorskip("matplotlib", reason="matplotlib is not installed")
     lines(tmp_path / "texts.jsonl", {str(number): made(number) for number in range(5)})
     file = describe(steps=["extract"])
     run(file)
