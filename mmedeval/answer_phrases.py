@@ -110,7 +110,7 @@ SO: Final = _words("""
     ja: 結局|消去法|すなわち|したがって|従って|よって|以上|ゆえに|結論|このため|そのため|つまり
 """)
 WRONG: Final = _words(r"""
-    incorrect|wrong|false|untrue|inaccurate|(?:is|are|was) not (?:true|correct|accurate)|exception|odd one|least \w{3,12}
+    incorrect|wrong|false|untrue|inaccurate|(?:is|are|was) not (?:true|correct|accurate)|exception|odd one
     fau(?:x|sses?)|inexacte?s?|incorrecte?s?|erronée?s?|intrus|fals[ao]s?|incorrect[ao]s?|erróne[ao]s?|equivocad[ao]s?
     inexact[ao]s?|excepción|неверн\w{1,3}|неправильн\w{1,3}|ложн\w{1,3}|ошибочн\w{1,3}|(?<!методом )исключени[ея]м?
     zh: 错误|不正确|不属于|不包括|不符合|有误|次之|次于|对不上|不沾边|关系不大|关联不大|意义不大
@@ -120,9 +120,10 @@ NOT: Final = _words(r"""
     not(?: be)?|never|cannot(?: be)?|(?:ca|is|are|would|could|does|do|did|was)n't(?: be)?|neither|nor|rather than|instead of
     less|least|unlikely|inappropriate|irrelevant|unrelated|inconsistent|fails?|(?<!to )(?:eliminat|exclud)(?:e|es|ed|ing)
     rul(?:es?|ed|ing) out|(?:discard|reject)(?:s|ed|ing)?|n'|ne|non(?: pas)?|pas(?: être)?|jamais|plutôt que|au lieu de|ni
-    moins|peu probable|(?<!to )exclu\w{0,4}|écart\w{1,5}|élimin\w{1,5}|no(?: es| son| puede ser| sería)?
-    menos
-    inadapté\w{0,2}|en (?:lugar|vez) de|tampoco|nunca|descart\w{1,6}|excluy\w{1,4}|elimin\w{1,5}|improbables?
+    moins|peu probable|(?<!to )(?<!by )(?<!par )(?<!por )exclu\w{0,4}|écart\w{1,5}|(?<!par )élimin\w{1,5}|menos
+    no(?: es| son| puede ser| sería)?|inadapté\w{0,2}|en (?:lugar|vez) de|tampoco|nunca
+    (?<!por )descart\w{1,6}|excluy\w{1,4}|(?<!by )(?<!por )elimin\w{1,5}
+    improbables?
     (?:а )?не(?: может быть| является| будет)?|вместо|ни|(?<!методом )(?<!за )исключ\w{2,6}|менее|маловероят\w{1,4}
     неподход\w{1,5}|некорректн\w{1,3}|неправил[ье]н|невер[её]н|отпада\w{1,2}
     zh: 不(?:[正符对是属适会能可宜应准恰合选太需具涉作包予存够足伴如佳全妥]|考虑|支持|成立|参与|相符|完全|直接|一定|典型|明显)
@@ -136,6 +137,12 @@ AGAINST: Final = (
     rf"|不宜|无需|无须"
     rf"|不需要?|不必|不应该?|不能|不可|避免|不建议|禁用|不用|而非|并非|非|不[能应]?选|不应?为|不考虑|排除"
 )
+# What these call by its degree is the answer only where the text concludes it: the question may ask for the best.
+LEAST: Final = (
+    r"\b(?:least \w{3,15}|worst|poorest|moins (?:probable|appropriée?|adaptée?|vraisemblable|plausible|indiquée?)|pires?"
+    r"|menos (?:probable|adecuad[ao]|apropiad[ao]|indicad[ao]|plausible)|peor|наименее \w{3,20}|(?:наи)?худш\w{1,3})\b"
+    r"|最不[一-鿿]{1,3}|最差|最も[^、。,]{1,8}(?:低い|ない|にくい)"
+)
 # "..., and not of A", "y no a un déficit de A": what is denied is what follows.
 CONTRAST: Final = (
     r"(?:[,;:(—] ?|\b(?:and|but|or|et|mais|ou|y|pero|o|и|а|но) )(?:not|non(?: pas)?|pas|no|не|ni|nor|rather than"
@@ -147,6 +154,14 @@ CONTRAST: Final = (
 CONTRAST_END: Final = (
     r"[\s)\]\"'»]*(?:[.,;:!?)—(]|$|\b(?:and|n?or|et|ou|y|o|ni|и|или|because|since|car|porque|ya|так|поскольку|which|que"
     r"|qui|that|cuy\w)\b)"
+)
+# "A is excluded by the ECG, B by the CT": the second clause goes without the verb of the first.
+ELIDED: Final = re.compile(
+    r"[,;]? ?(?:(?:and|et|y|e|и|а) )?(?:the |l[ae]s? |l'|el |los )?"
+    r"\ue000(?: —)? (?:(?:by|par|por|due to|because|given|vu|du fait|devant|en raison|por|debido|из-за|по|ввиду) "
+    r"(?!(?:exclu|[ée]limi|descarte))\w"
+    r"|(?:too|also|as well|likewise|aussi|également|de même|non plus|también|igualmente|tampoco|тоже|также)\b)",
+    re.IGNORECASE,
 )
 AGAINST_BEHIND: Final = "[.]{0,6}では(?:もちろん|決して|到底)?(?:な|あり)|でな|じゃな|を除|は除外|以外"
 # A verdict that stands alone, as in a list or a table, and what may stand around it.
@@ -183,7 +198,10 @@ ALL_RIGHT: Final = _phrases(r"""
     zh: ^(?:本题)?(?:应该?)?全[选對对]。?$|^(?:以上)?(?:选项)?[全都均皆](?:部)?(?:正确|对|选)。?$
     zh: (?:すべて|全て|全部)(?:の選択肢)?[がは]?(?:正しい|正解|当てはまる|該当する)
 """)
-TEMPTS: Final = re.compile(r"(?:を|と|だと)(?:選び|答え|考え|思い)(?:がち|やすい|たくな|そうに)|が(?:紛らわ|まぎらわ)")
+TEMPTS: Final = re.compile(
+    r"(?:を|と|だと)(?:選び|答え|考え|思い)(?:がち|やすい|たくな|そうに)|が(?:紛らわ|まぎらわ)|を選ぶ(?:人|者|学生|受験)"
+    r"|が?[^、。,]{0,12}と(?:思わ|考え|思っ|見え|みえ)(?:られ|れ)?(?:た|ました|る|ます)が|的(?:人|同学|考生|学生|医生|网友)"
+)
 # In front of the only option that is left.
 LEFT_WITH: Final = (
     r"\bleft with|\bwhich leaves(?: us with)?|\bne reste(?: donc| plus)? qu(?:e|')|(?:^|[.;,] ?)reste(?: donc)?|残るのは|残るは"
@@ -266,29 +284,35 @@ OTHERS: Final = _phrases(r"""
     zh: 其[他它](?:[\ue000-\ue01f]|选项|选择|各项|[三四几][个项]|均|都)|残り[のはが]
     zh: (?:その)?他の(?:[\ue000-\ue01f]|選択肢|オプション|疾患|治療)
 """)
-IF: Final = _phrases(r"""
-    (?:if|si|si l'on|если)(?! (?:i|we|je|on|forced|tuviera|tengo|мне|бы мне)\b)|unless|s'il
+# "If I had to choose" is no condition.
+_IF: Final = r"(?:if|si|если)(?! (?:i|we|one|je|on|l'on|forced|tuviera que|tengo que|мне|бы мне)\b)"
+IF: Final = _phrases(rf"""
+    {_IF}|unless|s'il
     zh: 如果(?!必须|一定)|假如|若|もし|であれば|ならば
 """)
-ONLY_IF: Final = re.compile(r" ?(?:only |seulement |s[oó]lo |только )?(?:if|when|were|si|s'il|если)\b", re.IGNORECASE)
-WOULD: Final = _phrases("would|could|might|serait|aurait|pourrait|sería|podría|бы\nzh: [则会就应ばら]")
+ONLY_IF: Final = re.compile(rf" ?(?:only |seulement |s[oó]lo |только )?(?:{_IF}|when|were|s'il)\b", re.IGNORECASE)
+# "A would be right if the patient were younger".
+WOULD_IF: Final = re.compile(
+    r"[^;.!?。\ue000-\ue05f]{0,30}?\b(?:would|could|might|(?:ser|aur|pourr)ai(?:en)?t|(?:ser|habr|podr)[ií]an?|pudiera|бы)\b"
+    rf"(?:(?!\b(?:{REASON})\b)[^;.!?。\ue000-\ue05f]){{0,70}}?\b(?:{_IF}|unless|were the|had the|in case of|only in|s'il"
+    r"|en cas (?:de|d(?='))|de haber|en caso de|при)\b",
+    re.IGNORECASE,
+)
+WOULD: Final = _phrases(r"would|could|might|\w{2,12}(?:rai[st]|ría)|бы\nzh: [则会就应ばら]")
 HEDGE: Final = _phrases(r"""
     could(?! only)|might|may|possibly|pourrai\w{1,4}|(?<!ne )peu(?:t|vent) [eê]tre|podrían?|(?<!no )puede|(?<!не )может|могут
     возможно
-    perhaps|maybe|quizás?|tal vez|a lo mejor|может быть
-    zh: (?<!最)(?<!最有)可能(?!性)|也许|或许|かもしれ|可能性[がも]あ
-""")
-PERHAPS: Final = _phrases("""
-    perhaps|maybe|possibly|peut-être|quizás?|tal vez|возможно|может быть
-    zh: (?<!最)(?<!最有)可能(?!性)|也许|或许
+    perhaps|maybe|peut-être|quizás?|tal vez|a lo mejor|может быть
+    zh: (?<!最)(?<!最有)(?<!最不)可能(?!性)|也许|或许|かもしれ|可能性[がも]あ
 """)
 # What others think, what was thought first, and what was done to the patient before.
 REPORTED: Final = _phrases(r"""
     some|many|most (?:people|students|candidates)|people|students|tempted|commonly chosen|previously|was treated|initially
-    at first|first thought|received|was given|history of
+    at first|first thought|received|was given|history of|(?:he|she|patient) (?:takes|took|(?:was|is|has been) (?:taking|on))
     certains|beaucoup|la plupart|on pourrait (?:croire|penser)|d'aucuns|tenté\w?|au départ|au début|a reçu|antécédents?
     algunos|much[oa]s|la mayoría|inicialmente|al principio|recibi\w{1,4}|antecedentes?
-    сперва|кажется|казалось(?: бы)?|некоторые|многие|большинство|часто выбирают|сначала|первоначально|получ(?:ил|ал)\w{0,2}
+    сперва|(?<!мне )кажется|казалось(?: бы)?|некоторые|многие|большинство|часто выбирают|сначала|первоначально
+    получ(?:ил|ал)\w{0,2}
     в анамнезе
     zh: 有人|很多|不少|大多|多数|同学|考生|误[选以认]|容易|易[误选]|曾|既往|以前|起初|一开始|乍一看|最初は|当初
 """)
@@ -368,19 +392,27 @@ def _spread(pattern: str) -> re.Pattern[str]:
 # Behind these a lone letter names something else: hepatitis B, vitamin A, grade C, group A, Figure A, patient A.
 OTHER_NAME: Final = _spread(r"""
     (?:\b(?:vitam|hepatit|hépatit|typ|tip|gr[ou]{1,2}p|grad|clas|sta[gd]e|estad[ií]|fa[ck]t|figur|tabl|pa[tc]ient|(?<!la[ ])case
-    |phas|fas|plan|prot[eé]|coenzym|influenz|gripp?e|ha?emophil|hémophil|hemofil|i[mn]munoglob|lipop|sub(?:typ|unit)|chromos
-    |zon|section|panel|append|drug|region|segment|antig|blood|sang|study|receptor|complex|interferon|c[iy]closporin|a[mn](?:ph|f)oter|strep
-    |pugh|child|hla|image|curve|popul|cohort|schedul|level|nivel|niveau|cat[eé]gor|стад|витам|гепатит|групп|тип|степен|класс|фактор
-    |рис|табл|пациент|больн|фаз|белок|белк|штам|грипп|коэнзим|кофермент|гемофил|иммуноглоб|стрепток|категор|кров|тяжест
-    |доказательн)\w{0,12}\.?[ -]?|\b(?:typ|tip|gr[ou]{1,2}p|grad|clas|sta[gd]e|estad|стад|групп|степен|класс)\w{0,9}
-    (?:[ ]\w{2,12})?[ ](?:is|was|es|est|—)[ ]|\b(?:ig|apo|fig|lead|arm|line|site|tube|dr|mr|mrs|sr|sra|toxine?|toxina)\.?[ -]
-    |维生素|维他命|肝炎|血型|因子|球蛋白|辅酶|图|表|患者|病人|流感|方案|ビタミン|図|グループ|グレード|分類|タイプ
-    |インフルエンザ|\b[A-Z]\.|[°\d][ ]?)(?:[A-J](?:,|[ ](?:and|or|et|ou|y|o|и|или))[ ]|[A-J][、和与とや])?$
+    |phas|fas|plan|prot[eé]|coenzym|influenz|gripp?e|ha?emophil|hémophil|hemofil|i[mn]munoglob|(?:apo)?lipop|sub(?:typ|unit)|chromos
+    |zon|section|panel|append|drug|region|segment|antig|antíg|blood|sang|study|receptor|complex|interferon|c[iy]closporin
+    |a[mn](?:ph|f)oter|strep|pugh|child|hla|image|curve|popul|cohort|schedul|level|nivel|niveau|cat[eé]gor|d[ií]m[eèé]r|p[eé]pt[ií]d
+    |lign|l[ií]ne|ond|wave|fib[er]|l[iy][mn](?:f|ph)o[cs][iy]t|c[eéè]l+ul|vac+[iu]n|al+el|стад|витам|гепатит|групп|тип|степен|класс
+    |фактор|рис|табл|пациент|больн|фаз|белок|белк|штам|грипп|коэнзим|кофермент|гемофил|иммуноглоб|стрепток|категор|кров|тяжест
+    |доказательн|протеин|пептид|димер|лини|волн|волок|лимфоцит|клет|антиген|токсин|вакцин|интерферон|рецептор|вирус)\w{0,12}[ -]?
+    |\b(?:vit|fig|gr|tab|inf|рис|табл|гр)\.[ ]?
+    |\b(?:typ|tip|gr[ou]{1,2}p|grad|clas|sta[gd]e|estad|стад|групп|степен|класс)\w{0,9}(?:[ ]\w{2,12})?[ ](?:is|was|es|est|—)[ ]
+    |\b(?:ig|apo|fig|lead|arm|site|tube|dr|mr|mrs|sr|sra|toxine?|toxina)\.?[ -]
+    |维生素|维他命|抗体|抗原|毒素|蛋白|肝炎|血型|因子|辅酶|图|表|患者|病人|流感|方案|ビタミン|図|グループ|グレード|分類|タイプ
+    |インフルエンザ|\b[A-Z]\.|[°\d][ ]?)(?:[A-J](?:,|[ ](?:and|or|et|ou|y|o|и|или))[ ]|[A-J][、和与とや])?\Z
 """)
 OTHER_USE: Final = _spread(r"""
-    -(?![A-J]\b)\w|\.[A-Z](?![a-z])|['’](?!s\b)[^\W\d]|[型群组組级級期類类系族株超波線线区班氏君肝肽]|(?-i:\.[ ]?[a-z]{3,14}
-    (?:i|us|um|is|ns|ae|ile|ale|ica|ata))\b|[ ]?(?:cells?|lymph\w{0,9}|virus|antigens?|peptides?|waves?|cellules?|células?
-    |клет\w{1,4})\b|さん|ちゃん|细胞|細胞|淋巴|リンパ|ペプチド|反应|反応|蛋白|抗原|抗体
+    -(?![A-J]\b)\w|(?-i:-a)\b|(?!オプション)[ァ-ヺ]|\.[A-Z](?![a-z])|['’](?!s\b)[^\W\d]
+    |[型群组組级級期類类系族株超波線线区班氏君肝肽臂]|二[聚联]体|病毒|医院|病院|さん|ちゃん|细胞|細胞|淋巴|リンパ|反应|反応|蛋白|抗原|抗体
+    |(?-i:\.[ ]?(?!vrai)[a-z]{3,14}(?:i|us|um|is|ns|ae|ile|ale|ica|ata))\b
+    |\.?[ ]?(?:coli|diff(?:icile)?|jejuni|perfringens|tetani|botulinum|trachomatis|albicans|histolytica|pertussis|cereus|anthracis
+    |burgdorferi|fragilis|fumigatus|baumannii|f(?:ae|e)cal[ei]s|f(?:ae|e)cium|neoformans|diphtheriae)\b
+    |[ ]?(?-i:lines?(?![ ]up)|symptoms?|section|fib(?:s|ers?|res?|rillation)?|arm|spine|delta|vitamins|reactive[ ]protein)\b
+    |[ ]?(?:cells?|lymph\w{0,9}|virus|antigens?|peptides?|waves?|d[ií]m[eèé]r\w{0,2}|cellules?|células?|клет\w{1,4}|димер\w{0,3}
+    |лимфоцит\w{0,3}|пептид\w{0,3}|протеин\w{0,3})\b
 """)
 # What may follow a letter that is also a word: "A is correct", but never "A patient", "A noter", "А также".
 VERB: Final = re.compile(

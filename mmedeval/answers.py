@@ -51,6 +51,8 @@ _FILL: Final = (
 _ANSWER_OR_RIGHT: Final = rf"{p.ANSWER.any}|{p.RIGHT.any}|{p.CHOSEN.any}"
 _STATES: Final = _re(rf"(?:{_ANSWER_OR_RIGHT})[^.;:?!。]{{0,60}}?{p.COPULA}{_FILL}")
 _STATES_ODD: Final = _re(rf"(?:{p.WRONG.any})[^.;:?!。]{{0,60}}?{p.COPULA}{_FILL}")
+_STATES_LEAST: Final = _re(rf"(?:{p.LEAST})[^.;:?!。,]{{0,40}}?{p.COPULA}{_FILL}")
+_IS_LEAST: Final = _re(rf"[^.;:?!。,]{{0,25}}(?:{p.LEAST})")
 _BARE_ANSWER: Final = _re(
     rf"(?:(?:{p.ANSWER.any})(?: под)?|{p.RIGHT.spaced}(?: l[ae]s?)?|正确的?有|(?:^|[.。] )(?:the |la |mi |my "
     rf"|ma )?(?:{p.ANSWER.any})[^.;!?。\ue000-\ue05f]{{0,24}}[,:—])[ \"(«]{{0,3}}$"
@@ -84,15 +86,6 @@ _IS: Final = _re(
 )
 _IS_END: Final = re.compile(
     r"[\"'»」)]{0,2} ?(?:[.,;:!。(—]|$|です|である|だ|となる|による|が|と考え|and\b|y no|et non|а не|because|car|porque|ya que)"
-)
-# What a text that names one option alone leads up to, as in "is caused by a lack of".
-_LEADS: Final = _re(
-    rf"(?:{p.COPULA}|\b(?:caus\w{{1,6}}|due|lack|def[ií]ci\w{{1,6}}|carence|dé?ficit|недостат\w{{1,3}}|дефицит\w?"
-    r"|вызван\w?|вызывает\w?|debe|связан\w?|manque|debid[ao]|caused by|involves|shows?|suggests?|indicates?|évoque\w?"
-    rf"|sugiere\w?)\b)(?: \w{{1,9}}){{0,3}} ?$"
-)
-_IS_THE: Final = _re(
-    r" (?:is|was|est|était|es|era|—|это|является|являлся) (?:the|le|la|les|el|l'|\w{4,14} )|[是为](?!否)|が(?!ない)"
 )
 _END_OF_ALL: Final = re.compile(r"\W{0,3}$|である|です|だ。| qu[e']| la que")
 _ONLY: Final = _re(rf"(?:{p.ONLY}) ?(?:the |l[ae]s? |l'|el )?$")
@@ -150,7 +143,7 @@ def _verdicts(marks: str, words: Iterable[str]) -> Mapping[str, re.Pattern[str]]
 
 _IS_RIGHT: Final = rf"(?:\b{p.BE} (?:\w{{1,12}} ){{0,4}}?|^\W{{0,4}})(?:l[aoe]s? |el )?(?:{p.RIGHT.spaced}|{p.BEST.spaced})"
 _CALLS_RIGHT: Final = _verdicts(
-    r"[✓✔✅☑√○〇◯]|V\b",
+    r"[✓✔✅☑√○〇◯]|V\b|T(?=\W{0,3}$)",
     (
         rf"{_IS_RIGHT}|{p.FITS.spaced}|^ ?(?:fits?|matches|qui (?:répond|correspond|explique))\b",
         *map("|".join, zip(p.RIGHT[1:], p.BEST[1:], p.FITS[1:], strict=True)),
@@ -162,6 +155,9 @@ _WORD: Final = "A-Za-z0-9À-ÖØ-öø-ÿЀ-ӿ"
 _LONE: Final = re.compile(
     rf"(?<![{_WORD}])(?<![{_WORD}]['’°])(?<![{_WORD}]-)([A-JАВСЕ]{{2,10}}|[a-j]{{2,10}}|[A-Za-zАВСЕΑΒΕасеБГДбгд])(?![{_WORD}])"
 )
+_JUDGED: Final = rf"\)?[ :.=(/—-]{{1,4}}(?:{p.TICK}|{p.CROSS})(?:\W|$)"
+_IS_JUDGED: Final = _re(rf"(?! \w){_JUDGED}")
+_LABEL_WITHIN: Final = _re(rf"(?:^|(?<=[\s.;,。]))\(?([A-JА-Е])(?:(?<!\(.)(?=[):.] ?\w)|(?={_JUDGED}))")
 # In a Cyrillic list (А Б В Г) "В" is the third letter and no Latin B.
 _LOOKALIKE: Final = MappingProxyType(dict(zip("АВСЕΑΒΕасе", "ABCEABEACE", strict=True)))
 _CYRILLIC_LIST: Final = re.compile(r"(?:^|[ \n(\"«])[БГДбгд](?=[).:])|(?:вариант|ответ|пункт)\w{0,3}:? [\"«(]?[БГД]\b")
@@ -216,6 +212,10 @@ _ANSWERED: Final = _re(
     rf"^\W{{0,9}}[A-J]\b(?! [a-z])|(?:{p.ANSWER.any}|{p.RIGHT.any}|{p.CHOOSE.any})[^\n]{{0,30}}?(?<![{'A-Za-z'}])[A-J](?![a-z])"
 )
 # The prompt's own words, which some models repeat before they answer.
+_EXAMPLE: Final = _re(
+    r"(\b(?:format[eo]?|forme?|example|instance|e\.g\.|exemple|ejemplo|например|виде|формате?)|格式|形式|例如|例)\W{0,3}(?:(?:of|as|is|like|de|est|es"
+    r"|是|为|は) ?)?[:：,，、]?\s?[“\"«「'‘]\s?(?:answer|答案|答え|réponse|ответ|respuesta)\s?[:：]\s?[A-J]\W{0,3}[”\"»」'’]"
+)
 _ECHO: Final = _re(
     r"^[^\n]{0,400}[“\"«「]\s?(?:answer|答案|答え|réponse|ответ|respuesta) ?[:：] ?X(?: ?[,、，] ?Y)?\s?[”\"»」]"
     r"(?:[^\n.。]{0,120}?(?:[A-J][,、， ]{1,3}){1,9}[A-J]\b)?[^\n.。]{0,60}(?:[.。]|$)"
@@ -278,10 +278,13 @@ _ORDINAL: Final = _re(rf"""
     |n[uú]m[eé]ro )?({_NTH})(?=[.,;:!。)]|$|です|が)
 """)
 _ORDINAL_ALONE: Final = _re(rf"""
-    {_ORDINAL.pattern}|(?:{p.CHOOSE.spaced}|\b(?:is|are|es|est|c'est|sino|donc|por tanto|queda|reste|solo|sólo|seule|только
-    |это)|[—:]) (?:the|la
-    |le|el)? ?({_NTH})(?: de (?:la lista|las opciones|la liste))?(?=[.!]?$)
+    {_ORDINAL.pattern}|(?:{p.CHOOSE.spaced}(?! (?:one|uno?|1)\b)|\b(?:is|are|es|est|c'est|sino|donc|por tanto|queda|reste|solo
+    |sólo|seule|только|это)|[—:]) (?:the|la|le|el)? ?({_NTH})(?: de (?:la lista|las opciones|la liste))?(?=[.!]?$)
 """)
+_COUNTS: Final = _re(
+    r"\b(?:a|another|his|her|repeat|give|gives?|ask|after|before|than|every|each|une?|una|autre|otr[ao]|après|avant|tras|hasta|после"
+    r"|до|ещё|еще) $"
+)
 _CODE_GAP: Final = rf"(?: ?[,、/] ?| ?(?:,? ?(?:{p.AND}|{p.OR}|ni|nor) | ?(?:{p.AND_UNSPACED}|{p.OR_UNSPACED}) ?))"
 _LEADING_WORDS: Final = _re(
     r"^(?:(?:in|by|en|dans|par|por|con|de) )?(?:(?:the|an?|les?|la|une?|des|du|el|l[ao]s|un[ao]?) |l')?(?=\w{4})"
@@ -289,6 +292,7 @@ _LEADING_WORDS: Final = _re(
 _LETTER_GAP: Final = re.compile(
     r"(?<=\b[A-J]) (?=[A-HJ]\b(?!-))|(?<=\b[A-J]) [-—] (?=[A-J] [-—] [A-J]\b)|(?<= [-—] [A-J]) [-—] (?=[A-J]\b)"
 )
+_CONTRASTS: Final = _re(r",? (?:and not|et (?:non|pas)|mais (?:non|pas)|y no|а не|и не)\b")
 _PUT: Final = rf"(?:{p.COPULA}|{p.ANSWER.any}|{p.OPTION.spaced}|{p.CHOOSE.spaced}|{_M})[ .):,—\"'«「(]{{0,4}}"
 _ABOUT: Final = (
     r"(?:\b(?:of|at|to|for|in|by|del?|al|dans|en|na|в|на|от|about|approximately|around|roughly|nearly|environ|soit|около"
@@ -421,11 +425,13 @@ def read_answer(text: str, options: Mapping[str, str], language: str, *, several
     """Read the letters that `text` states as its answer; None where it states none, an unclear or an impossible one.
 
     `options` maps the letters "A" to "J" to the options' texts; `several` says that more than one letter may be right.
+    What is probable is an answer, what is merely possible ("it might be B") is none, and the worst option ("the least likely
+    is B") is one only where the text concludes it, since the question is not seen here.
     """
     final = final_part(text)
     if final is None:
         return None
-    final = _ECHO.sub("", _bounded(final), count=1)
+    final = _EXAMPLE.sub(r"\1", _ECHO.sub("", _bounded(final), count=1))
     if _PAPER.search(final):
         return read_paper_answer(final, options, several=several)
     field = next((values for pattern in (_BOXED, _TAGGED, _FIELD) if (values := pattern.findall(final))), [])
@@ -474,9 +480,14 @@ def final_part(text: str) -> str | None:
 
 def _bounded(text: str) -> str:
     """The two ends of a long text, with full-width letters and the like made plain."""
-    text = text if len(text) <= _HEAD + _TAIL else text[:_HEAD] + "\n" + text[-_TAIL:]
     # "①A" numbers what is a letter of its own.
-    return unicodedata.normalize("NFKC", re.sub(r"[①-⑩](?=[A-JＡ-Ｊ])", " ", text))
+    plain = unicodedata.normalize("NFKC", re.sub(r"[①-⑩](?=[A-JＡ-Ｊ])", " ", _ends(text)))
+    # One character may become eighteen.
+    return _ends(plain)
+
+
+def _ends(text: str) -> str:
+    return text if len(text) <= _HEAD + _TAIL + 1 else text[:_HEAD] + "\n" + text[-_TAIL:]
 
 
 def _plain(text: str) -> str:
@@ -484,9 +495,20 @@ def _plain(text: str) -> str:
     text = _LATEX.sub(r"\1", _LATEX.sub(r"\1", text))
     text = _CELL.sub(" — ", _ROW_EDGE.sub("", text)) if _ROW_EDGE.search(text) else text
     text = _MARKUP.sub("", re.sub(r"</?br ?/?>", "\n", text).translate(_PUNCTUATION))
-    text = re.sub(r"【([^【】\n]{2,8})】", r"\n\1:", text)
+    text = _in_lines(re.sub(r"【([^【】\n]{2,8})】", r"\n\1:", text))
     text = re.sub(r"(?<=\d)[^\S\n]%", "%", re.sub(r"[^\S\n]{1,20000}", " ", text)).replace(" \n", "\n").replace("\n ", "\n")
     return re.sub(r"\n{2,20000}", "\n", text).strip()
+
+
+def _in_lines(text: str) -> str:
+    """Text where labels that follow each other, as in "a) false b) true c) false", begin lines."""
+    labels = list(_LABEL_WITHIN.finditer(text))
+    names = [_code(label[1]) for label in labels]
+    alphabet = "AБBГДE" if "Б" in names else "ABCDEFGHIJ"
+    runs = groupby(enumerate(names), key=lambda one: alphabet.find(one[1]) - one[0])
+    places = ([labels[at].start() for at, _ in run] for _, run in runs)
+    cuts = [0, *(start for starts in places if len(starts) > 2 for start in starts), len(text)]
+    return "\n".join(text[start:end] for start, end in pairwise(cuts))
 
 
 def _view(text: str, options: Mapping[str, str], language: str, *, several: bool) -> _View:
@@ -573,6 +595,9 @@ def _with_ordinals(text: str, options: Mapping[str, str]) -> str:
     head, last = text[:start], text[start:]
 
     def marked(found: re.Match[str]) -> str:
+        # "Repeat the second one" and "a third option" name none.
+        if _COUNTS.search(last, max(0, found.start() - _REACH), found.start()):
+            return found.group()
         word = next(group for group in found.groups() if group)
         index = next((i for i, one in enumerate(p.ORDINALS) if re.fullmatch(one, word, re.IGNORECASE)), len(options) - 1)
         before = found.group()[: found.group().index(word)].removesuffix("第")
@@ -666,10 +691,13 @@ def _with_letters(text: str, options: Mapping[str, str], language: str) -> str:
             return word
         if enclosed and word in "VFT" and re.search(r"\b[A-J] ?\($", before):
             return word
-        if not enclosed and (p.OTHER_NAME.search(before) or p.OTHER_USE.match(behind)):
+        # "B リンパ腫" may label its own text.
+        begins = options.get(word.upper(), "")[:3].casefold() == behind.strip()[:3].casefold()
+        if not enclosed and (p.OTHER_NAME.search(before) or (p.OTHER_USE.match(behind) and not begins)):
             return word
         if word in "БГДбгд" or (has_cyrillic_list and word in "ВСЕсе"):
-            return _UNKNOWN if is_named or enclosed else word
+            heads = re.search(r"(?:^|\n)[-• ]{0,3}$", before) and re.match("[).:]", behind)
+            return _UNKNOWN if is_named or enclosed or heads else word
         letter = _LOOKALIKE.get(word, word)
         own = re.match(f" ?({_T})", behind)
         labels_text = own is not None and _letters(own[1]) == {letter.upper()}
@@ -683,12 +711,12 @@ def _with_letters(text: str, options: Mapping[str, str], language: str) -> str:
             put = article or ((is_named or _LISTED_BEFORE.search(before)) and ends)
             follows = re.match(" ?(?:[はがをとのもやかで、。項选项肢]|また|およ|及び)", behind)
             cjk = follows and not re.search(rf"[{_WORD}]$", before)
-            labels = label and re.match(r"[).:]| ?[○〇◯×✕✗✘✓✔❌✅]| ?[,、・/] ?[a-j]\b", behind)
+            labels = label and (re.match(r"[).:]| ?[○〇◯×✕✗✘✓✔❌✅]| ?[,、・/] ?[a-j]\b", behind) or _IS_JUDGED.match(behind))
             return _letter(letter.upper()) if enclosed or whole or put or labels or cjk else word
         # "A and E." names E, also where there is no such option: the answer is outside of them then.
         ends_list = _LIST_BEFORE.search(before) and _RUN_END.match(behind)
         named = is_named or enclosed or ends_list
-        if letter not in options and (not named or re.search(r"\b[A-J] ?[:.)=] ?$", before)):
+        if letter not in options and (not named or re.search(r"\b[A-Ja-j] ?[:.)=] ?$", before)):
             return word
         if word in "АВСI" or (letter == "A" and language not in ("zh", "ja")) or (letter == "E" and language == "es"):
             article = re.search(r"\b[Ll]a $", before) is not None
@@ -752,10 +780,10 @@ def _claims(at: int, sentences: Sequence[str], none: frozenset[str], *, several:
         denied_here |= _letters(denied.group())
     script, concluding = _script(sentence), _CONCLUDES.match(sentence) is not None
     # "Why B?" asks for the reasons of an answer.
-    asked = re.search(r"\?[\"')]?$|吗。?$|か。$", sentence) is not None
+    asked = re.search(r"\?[\"')]?$|吗。?$|か。$", sentence) is not None and (len(sentences) > 1 or len(sentence) > 3)
     is_why = _WHY.fullmatch(sentence.strip()) is not None
     alone = len(re.findall(f"{_M}{{1,16}}", sentence)) == 1
-    last = 0
+    last, previous = 0, _Force.NAMED
     marks = re.findall(_M, sentence)
     if len(marks) >= _STUCK and len({*marks}) == 1 and ord(marks[0]) >= _TEXT:
         return
@@ -763,10 +791,12 @@ def _claims(at: int, sentences: Sequence[str], none: frozenset[str], *, several:
         before = sentence[max(0, group.start() - 2 * _REACH) : group.start()]
         pre = sentence[max(last, group.start() - _REACH) : group.start()]
         post = re.split(f"{_M}|{_D}", sentence[group.end() : group.end() + _REACH], maxsplit=1)[0]
+        before = _TURN.split(before)[-1]
         condition = p.IF.search(before)
         supposed = (condition and p.WOULD.search(before, condition.end())) or (p.WOULD.search(pre) and p.ONLY_IF.match(post))
+        supposed = supposed or p.WOULD_IF.match(post)
         text_only = re.fullmatch(f"{_T}+", group.group()) is not None
-        void = asked or supposed or p.REPORTED.search(pre) or p.TEMPTS.match(post)
+        void = asked or supposed or p.REPORTED.search(_TURN.split(pre)[-1]) or p.TEMPTS.match(post)
         replies = (
             at > 0 and group.start() < 12 and alone and _REPLIES.search(sentences[at - 1]) and re.match(r" ?[,.;!。]|$", post)
         )
@@ -779,6 +809,10 @@ def _claims(at: int, sentences: Sequence[str], none: frozenset[str], *, several:
             and p.PAST.search(re.split("[,;]", pre)[-1] + "," + re.split("[,;]", sentence[group.end() : group.end() + _REACH])[0])
         ):
             force = _Force.VOID
+        if force == _Force.NAMED and previous == _Force.WRONG and p.ELIDED.search(f"{pre[-20:]}\ue000{post[:20]}"):
+            force = _Force.WRONG
+        if not (concluding or void) and (_STATES_LEAST.search(pre) or _IS_LEAST.match(post)):
+            force = _Force.WRONG
         if replies and force == _Force.NAMED:
             force = _Force.RIGHT
         if text_only and force == _Force.RIGHT and _letters(group.group()) <= denied_here:
@@ -802,12 +836,12 @@ def _claims(at: int, sentences: Sequence[str], none: frozenset[str], *, several:
             conceded=_CONCEDES.search(pre) is not None,
             predicated=_IS.search(pre) is not None and _IS_END.match(post) is not None,
         )
-        last = group.end()
+        last, previous = group.end(), force
 
 
 def _verdict(post: str, script: str) -> _Force:
     """Whether what follows a mention calls it right or wrong."""
-    if p.OTHERS.match(post.lstrip(" ,;")) or p.SURE.match(post):
+    if p.OTHERS.match(post.lstrip(" ,;")) or p.SURE.match(post) or _CONTRASTS.match(post):
         return _Force.NAMED
     calls_right, calls_wrong = _CALLS_RIGHT[script], _CALLS_WRONG[script]
     if script == "ja":
@@ -875,8 +909,9 @@ def _stated(view: _View) -> _Reading:
     follows = [later == start + 1 for start, later in pairwise(starts)]
     # Letters in order at the starts of sentences list the options, and the first or last of them is no answer.
     opening = _OPENS.match(view.marked)
-    # "Perhaps A" alone is no answer.
-    is_void = opening is not None and (p.PAST.search(opening.group()) or p.PERHAPS.search(opening.group())) is not None
+    # "Perhaps A", "Many choose A" and "The worst choice is A" alone are no answers.
+    opened = [claim for claim in view.claims if opening and claim.at == 0 and claim.letters == _letters(opening[1])]
+    is_void = any(claim.hedged or claim.force <= _Force.VOID for claim in opened)
     # "B: false; C: true" begins with a verdict.
     is_void |= opening is not None and len(starts) > 1 and _VERDICT_FIRST.match(view.marked, opening.end()) is not None
     if (
@@ -1058,7 +1093,7 @@ def _concluded(view: _View) -> _Reading:
         return None
     claims = [claim for claim in view.claims if claim.force > 0]
     claims = [claim for claim in claims if not claim.conceded] or claims
-    if all(claim.hedged and claim.force == _Force.NAMED for claim in claims):
+    if all(claim.hedged for claim in claims):
         return None
     concluding = [claim for claim in view.claims if claim.concluding]
     last = len(view.sentences) - 1

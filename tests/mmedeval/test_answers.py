@@ -3246,6 +3246,15 @@ HOSTILE = {
     "concessions": "although ",
     "what is left": "the only one left ",
     "hyphens": "A-B-C-",
+    "characters that a normal form makes long": "\ufdfa",
+    "labels in a line": "a) b) c) ",
+    "verdicts in a line": "a) false b) true ",
+    "conditions behind": "A would be if ",
+    "the worst": "the worst choice is ",
+    "clauses without a verb": "A is wrong, B by ",
+    "ordinals that count": "a third option ",
+    "quoted examples": 'Format: "Answer: ',
+    "Japanese thoughts": "Aと思われたが",
 }
 
 
