@@ -20,7 +20,7 @@ from transformers.utils import logging as transformers_logging
 from mmed_train.corpus.mixing import IGNORED
 from mmed_train.training import harness
 from mmed_train.training.logs import Log, mfu_of
-from mmed_train.training.model import assert_master_weights, check_isolation
+from mmed_train.training.model import assert_master_weights, check_isolation, old_names
 from mmed_train.training.recipe import Recipe, differences
 from mmed_train.training.rows import Row, collate
 from mmed_train.training.saving import BESIDE, PREFIX, Saved, find_saved, finish, publish, rotate, told, write_json
@@ -162,7 +162,7 @@ def train(job: Job, *, resume: bool, say: Callable[[str], None]) -> Path:
         shutil.rmtree(beside)
     with Log(recipe.output, total=steps.total, since=saved.step if saved else 0, say=say) as log:
         trainer = _Trainer(job, steps, told_arguments, log)
-        with _on_signals(trainer):
+        with _on_signals(trainer), old_names():
             trainer.train(resume_from_checkpoint=None if saved is None else str(saved.path))
         if trainer.stopped:
             raise TrainingStopped(
@@ -312,10 +312,7 @@ class _Trainer(Trainer):
         told = self.job.recipe.eval
         if told.best == "none":
             return
-        if told.best == "loss":
-            value = -found["loss"]
-        else:
-            value = found.get("accuracy", -math.inf)
+        value = -found["loss"] if told.best == "loss" else found.get("accuracy", -math.inf)
         if self.args.world_size > 1:
             # Only the first process has seen the harness.
             shared = [value]
@@ -357,8 +354,9 @@ class _Trainer(Trainer):
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         super()._save(output_dir, state_dict)
         if self.args.should_save and output_dir is not None:
-            # The Trainer pickles its arguments; the recipe says them in words.
-            (Path(output_dir) / "training_args.bin").unlink(missing_ok=True)
+            # The Trainer pickles its arguments, which the recipe says in words; peft writes a card with nothing in it.
+            for name in ("training_args.bin", "README.md"):
+                (Path(output_dir) / name).unlink(missing_ok=True)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         recipe, step = self.job.recipe, self.state.global_step

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -70,6 +73,15 @@ def check_vocabulary(tokenizer: Any, embeddings: int, name: str) -> None:
         )
 
 
+@contextmanager
+def old_names() -> Iterator[None]:
+    """Within, peft and accelerate may call transformers' gradient checkpointing by its old name without a word."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+        yield
+
+
+@old_names()
 def load_model(recipe: Recipe, *, seed: int) -> Any:
     """The model in float32 with its adapter, if any, ready for training. Raises `ModelError`.
 
