@@ -6,16 +6,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import torch
 
 from mmed_train.training.recipe import Recipe
-from mmedeval import BackendSpec, RunPlan, RunRecord, UnknownNameError, digest, hookimpl
+from mmedeval import BackendSpec, ProtocolName, RunPlan, RunRecord, UnknownNameError, digest, hookimpl
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
 from mmedeval.runner import run
-from mmedeval.specs import PROTOCOLS
 from mmedeval_hf.backend import HFBackend
 from mmedeval_hf.compute import Compute
 
@@ -65,9 +64,9 @@ class _Plugin:
 def plan_of(recipe: Recipe) -> RunPlan:
     """What is evaluated on the way. Raises `UnknownNameError` for a protocol that is none."""
     told = recipe.eval
-    protocol = next((name for name in PROTOCOLS if name == told.protocol), None)
+    protocol = next((name for name in get_args(ProtocolName) if name == told.protocol), None)
     if protocol is None:
-        raise UnknownNameError("protocol", told.protocol, PROTOCOLS)
+        raise UnknownNameError("protocol", told.protocol, get_args(ProtocolName))
     return RunPlan(
         model=f"{SCHEME}:{recipe.output.name}",
         tasks=told.tasks,
