@@ -93,7 +93,7 @@ class Keywords:
 
         Raises `UnknownNameError` for a language that is none of the six, `DataError` for terms that are empty or there twice.
         """
-        import ahocorasick  # type: ignore[import-not-found, unused-ignore]
+        import ahocorasick
 
         self.language = language
         self.rule = rule or _of(PAPER, language)

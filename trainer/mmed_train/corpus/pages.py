@@ -10,7 +10,7 @@ import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
+from itertools import groupby, pairwise
 from statistics import median
 
 # Written without spaces: Han and kana with their marks, and the punctuation that goes with them.
@@ -238,17 +238,15 @@ def without_furniture(pages: Sequence[Sequence[Piece]]) -> list[list[Piece]]:
     These are lines at a page's edge that pages around it, or every second of them, have at the same place, but for their numbers.
     Three pages must have one, or two if it holds a number that grows with the pages.
     """
-    edges = [(_edge(page, at_top=True), _edge(page, at_top=False)) for page in pages]
-    kept = []
-    for number, page in enumerate(pages):
-        gone: set[int] = set()
-        for side in (0, 1):
-            for row in edges[number][side]:
-                if not _repeats(row, number, [edge[side] for edge in edges[max(0, number - _NEAR) : number + _NEAR + 1]]):
+    gone: list[set[int]] = [set() for _ in pages]
+    for at_top in (True, False):
+        edges = [_edge(page, at_top=at_top) for page in pages]
+        for number, edge in enumerate(edges):
+            for row in edge:
+                if not _repeats(row, number, edges):
                     break
-                gone.update(id(piece) for piece in row.pieces)
-        kept.append([piece for piece in page if id(piece) not in gone])
-    return kept
+                gone[number].update(id(piece) for piece in row.pieces)
+    return [[piece for piece in page if id(piece) not in ids] for page, ids in zip(pages, gone, strict=True)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -274,18 +272,20 @@ def _masked(row: Sequence[Piece]) -> _Row:
     return _Row(pieces=row, place=row[0].middle, masked=masked.casefold(), numbers=numbers)
 
 
-def _repeats(row: _Row, number: int, near: Sequence[Sequence[_Row]]) -> bool:
-    first = max(0, number - _NEAR)
+def _repeats(row: _Row, number: int, edges: Sequence[Sequence[_Row]]) -> bool:
+    """Whether enough pages around the one of this number have the row, too."""
+    near = range(max(0, number - _NEAR), min(len(edges), number + _NEAR + 1))
     same = {
-        first + page: other
-        for page, edge in enumerate(near)
-        for other in edge
+        page: other
+        for page in near
+        for other in edges[page]
         if other.masked == row.masked and abs(other.place - row.place) <= _SAME_PLACE
     }
     growing = [page for page, other in same.items() if {n - page for n in other.numbers} & {n - number for n in row.numbers}]
-    sides = [page for page in range(first, first + len(near)) if (page - number) % 2 == 0]
-    enough = len(same) >= 3 or len(growing) >= 2
-    return enough and (2 * len(same) >= len(near) or 2 * sum(page in same for page in sides) > len(sides))
+    if len(same) < 3 and len(growing) < 2:
+        return False
+    side = [page for page in near if (page - number) % 2 == 0]
+    return 2 * len(same) >= len(near) or 2 * sum(page in same for page in side) > len(side)
 
 
 # --- reading order ----------------------------------------------------------------------------------------------------------
@@ -306,34 +306,14 @@ def _columns(pieces: list[Piece], depth: int) -> list[Block]:
     if gutter is None:
         return [[line(row) for row in rows(pieces)]] if pieces else []
     blocks: list[Block] = []
-    band: list[Piece] = []
-    across: list[Piece] = []
-
-    def close_band() -> None:
-        sides = ([piece for piece in band if piece.left < gutter], [piece for piece in band if piece.left >= gutter])
-        if min(len(side) for side in sides) >= 3 and not _are_columns(*sides):
+    for across, group in groupby(rows(pieces), key=lambda row: any(_crosses(piece, gutter) for piece in row)):
+        band = [piece for row in group for piece in row]
+        sides = [piece for piece in band if piece.left < gutter], [piece for piece in band if piece.left >= gutter]
+        if across or (min(len(side) for side in sides) >= 3 and not _are_columns(*sides)):
             blocks.append([line(row) for row in rows(band)])
         else:
             for side in sides:
                 blocks.extend(_columns(side, depth - 1))
-        band.clear()
-
-    def close_across() -> None:
-        if across:
-            blocks.append([line(row) for row in rows(across)])
-        across.clear()
-
-    for row in rows(pieces):
-        if any(_crosses(piece, gutter) for piece in row):
-            if band:
-                close_band()
-            across.extend(row)
-        else:
-            close_across()
-            band.extend(row)
-    if band:
-        close_band()
-    close_across()
     return blocks
 
 
@@ -380,25 +360,23 @@ def paragraphs(blocks: Sequence[Block]) -> list[str]:
     type; one that a column or a page cuts goes on in the next.
     """
     found: list[list[str]] = []
-    before: Piece | None = None
-    shape_before: _Shape | None = None
+    before: tuple[Piece, _Shape] | None = None
     for block in blocks:
         shape = _Shape(block)
         for number, each in enumerate(block):
-            if before is None or shape_before is None:
+            if before is None:
                 goes_on = False
             elif number:
-                goes_on = not shape.breaks(before, each)
+                goes_on = not shape.breaks(before[0], each)
             else:
-                full = not shape_before.has_room(before, each)
-                goes_on = _goes_on(
-                    before, each, full=full, long=len(found[-1]) > 1 or len(block) == 1, indented=shape.indented(each)
-                )
+                full = not before[1].has_room(before[0], each)
+                long = len(found[-1]) > 1 or len(block) == 1
+                goes_on = _goes_on(before[0], each, full=full, long=long, indented=shape.indented(each))
             if goes_on:
                 found[-1].append(each.text)
             else:
                 found.append([each.text])
-            before, shape_before = each, shape
+            before = each, shape
     joints = Joints(found)
     return [text for text in (joints.joined(lines) for lines in found) if text]
 
@@ -407,7 +385,7 @@ class _Shape:
     """Where the lines of a block start and end, and how far apart they are."""
 
     def __init__(self, block: Block) -> None:
-        size = median(each.size for each in block) if block else 0.0
+        size = median(each.size for each in block)
         lefts = [each.left for each in block]
         rights = [-each.right for each in block]
         self.left, self.right = _common_edge(lefts, size), -_common_edge(rights, size)
@@ -444,7 +422,7 @@ def _common_edge(places: Sequence[float], size: float) -> float:
     for number in range(len(ordered) - needed + 1):
         if ordered[number + needed - 1] - ordered[number] <= size:
             return ordered[number]
-    return ordered[0] if ordered else 0.0
+    return ordered[0]
 
 
 def _goes_on(before: Piece, after: Piece, *, full: bool, long: bool, indented: bool) -> bool:

@@ -8,7 +8,7 @@ import random
 import pytest
 
 from mmed_train.corpus import quality
-from mmed_train.corpus.quality import FUNCTION_WORDS, SPACED, THRESHOLDS, UNSPACED, reasons
+from mmed_train.corpus.quality import FUNCTION_WORDS, SPACED, THRESHOLDS, UNSPACED, Thresholds, reasons
 from mmedeval import UnknownNameError
 
 GOOD = {
@@ -151,6 +151,76 @@ def test_thresholds_can_be_others() -> None:
     nothing = dataclasses.replace(SPACED, fewest_units=0, top_grams=(), repeated_grams=())
     assert reasons("", "en", nothing) == ["too short"]
     assert reasons("fever " * 60, "en", nothing) == ["no function words"]
+
+
+# Asks nothing of a text.
+LOOSE = Thresholds(
+    fewest_units=1,
+    enough_units=1,
+    least_letters=0.0,
+    longest_mean_sentence=1e9,
+    top_grams=(),
+    repeated_grams=(),
+    mean_word=(0.0, 1e9),
+    fewest_function_words=0,
+    most_symbols=1e9,
+    most_bullets=1.0,
+    most_ellipses=1.0,
+    most_repeated_lines=1.0,
+    most_repeated_line_characters=1.0,
+    most_repeated_paragraphs=1.0,
+    most_repeated_paragraph_characters=1.0,
+    most_boilerplate=1.0,
+    most_garbled=1.0,
+    most_markup=1.0,
+)
+
+
+@pytest.mark.parametrize(
+    ("reason", "text", "name", "good", "bad"),
+    [
+        ("too short", "one two three four", "fewest_units", 4, 5),
+        ("word length", "aa bbbb", "mean_word", (3.0, 9.0), (3.1, 9.0)),
+        ("word length", "aa bbbb", "mean_word", (1.0, 3.0), (1.0, 2.9)),
+        ("few letters", "ab 12", "least_letters", 0.5, 0.51),
+        ("no sentences", "a b c. d e f", "longest_mean_sentence", 3.0, 2.9),
+        ("symbols", "# a b … c d", "most_symbols", 0.5, 0.49),
+        ("bullets", "• a\nb", "most_bullets", 0.5, 0.49),
+        ("cut lines", "a…\nb", "most_ellipses", 0.5, 0.49),
+        ("repeated lines", "ab\nab\nc\nd", "most_repeated_lines", 0.25, 0.24),
+        ("repeated lines", "ab\nab\ncd\nef", "most_repeated_line_characters", 0.25, 0.24),
+        ("repeated paragraphs", "ab\n\nab\n\nc\n\nd", "most_repeated_paragraphs", 0.25, 0.24),
+        ("repeated paragraphs", "ab\n\nab\n\ncd\n\nef", "most_repeated_paragraph_characters", 0.25, 0.24),
+        ("no function words", "the x y z", "fewest_function_words", 1, 2),
+        ("repeated phrases", "x y x z x w v u", "top_grams", ((1, 0.375),), ((1, 0.37),)),
+        # All pairs are the same: three of the four letters were there before, the one that two pairs share once.
+        ("repeated phrases", "x x x x", "repeated_grams", ((2, 0.75),), ((2, 0.74),)),
+        ("repeated phrases", "x y z x y z", "repeated_grams", ((2, 0.5), (3, 0.5)), ((2, 0.5), (3, 0.4))),
+        ("boilerplate", "cookies!\nabcdefgh", "most_boilerplate", 0.5, 0.49),
+        ("garbled", "ab\ufffdc", "most_garbled", 0.25, 0.24),
+        ("markup", "{abc", "most_markup", 0.25, 0.24),
+    ],
+)
+def test_a_text_at_a_threshold_is_good_and_beyond_it_bad(reason: str, text: str, name: str, good: object, bad: object) -> None:
+    assert reasons(text, "en", dataclasses.replace(LOOSE, **{name: good})) == []
+    assert reasons(text, "en", dataclasses.replace(LOOSE, **{name: bad})) == [reason]
+
+
+def test_what_texts_repeat_and_lack_is_asked_from_so_many_words_on() -> None:
+    asked = dataclasses.replace(LOOSE, fewest_function_words=1, enough_units=4)
+    assert reasons("x y z w", "en", asked) == ["no function words"]
+    assert reasons("x y z", "en", asked) == []
+
+
+def test_words_in_a_row_that_stand_there_twice_are_no_habit() -> None:
+    assert reasons("x y x z", "en", dataclasses.replace(LOOSE, top_grams=((1, 0.1),))) == []
+    assert reasons("x y x z x", "en", dataclasses.replace(LOOSE, top_grams=((1, 0.1),))) == ["repeated phrases"]
+
+
+def test_a_line_about_cookies_is_boilerplate_up_to_a_length() -> None:
+    strict = dataclasses.replace(LOOSE, most_boilerplate=0.5)
+    assert reasons("cookies " + "a" * 192, "en", strict) == ["boilerplate"]
+    assert reasons("cookies " + "a" * 193, "en", strict) == []
 
 
 def test_reasons_come_in_the_order_of_the_table() -> None:
