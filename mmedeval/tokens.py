@@ -2,19 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from mmedeval.errors import ModelError, UsageError
 from mmedeval.text import first_line
-from mmedeval.types import Prompt
+from mmedeval.types import Failure, GenerateRequest, LoglikelihoodRequest, Prompt, Usage
 
 # So many requests with the same last line are tokenised the slow way too, before the fast one is trusted.
 VERIFIED_PAIRS = 4
 # A shared beginning of fewer characters is not worth the trouble.
 SHORTEST_HEAD = 400
+NOT_A_NUMBER = "the model's probabilities are no numbers: its weights are damaged, or too large for its precision"
+NO_CHARACTER = "the prompt or a continuation holds half of a surrogate pair, which is no character"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scoring:
+    """A request for loglikelihoods as tokens: of the prompt and of each continuation, none of them empty."""
+
+    request: LoglikelihoodRequest
+    context: list[int]
+    continuations: list[list[int]]
+    usage: Usage
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Writing:
+    """A request for text: its prompt as tokens, at least one, and the tokens that there is room for."""
+
+    request: GenerateRequest
+    ids: list[int]
+    max_tokens: int
+    usage: Usage
+
+    @property
+    def seed(self) -> int:
+        """A stream of its own for each request (63 bits), so that a text depends on nothing else that is asked."""
+        key = f"{self.request.sampling.seed}/{self.request.id}"
+        return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()[:8], "big") >> 1
+
+    def ended(self, new: Sequence[int], ends: Callable[[int], bool], decode: Callable[[Sequence[int]], str]) -> bool:
+        """Whether a text ends with its last token: one that ends a turn, or the end of a stop string."""
+        stop = self.request.sampling.stop
+        if ends(new[-1]) or not stop:
+            return ends(new[-1])
+        # A token is at least a byte: no more tokens than this can hold the longest stop string and the token that ends it.
+        tail = max(len(string.encode("utf-8", "surrogatepass")) for string in stop) + 1
+        text = decode(new[-tail:])
+        return any(string in text for string in stop)
+
+    def until_stop(self, text: str) -> tuple[str, bool]:
+        """A text up to its first stop string, and whether there is one."""
+        places = [at for string in self.request.sampling.stop if (at := text.find(string)) >= 0]
+        return (text[: min(places)], True) if places else (text, False)
 
 
 class Encoder:
@@ -56,6 +100,8 @@ class Encoder:
     def _plain(self, texts: Sequence[str]) -> list[list[int]]:
         if not texts:
             return []
+        # Half of a surrogate pair, which tokenizers call a wrong type.
+        "".join(texts).encode()
         encoded: list[list[int]] = self.tokenizer(list(texts), add_special_tokens=False, verbose=False)["input_ids"]
         token = max((token for ids in encoded for token in ids), default=0)
         if token >= self.embeddings:
@@ -69,18 +115,70 @@ class Encoder:
         """The prompt as text, and whether special tokens still have to be put in front (a chat template brings its own)."""
         if not prompt.chat:
             return prompt.text, True
-        from jinja2 import TemplateError  # what fills in the template brings it
-
         messages = [{"role": message.role, "content": message.content} for message in prompt.messages]
         try:
             text = self.tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
-        except TemplateError as error:
-            raise ModelError(f"the chat template of {self.name} cannot be filled in: {first_line(error)}") from error
+        except Exception as error:
+            # A template is a program that came with the model: it may raise anything.
+            raise ModelError(
+                f"the chat template of {self.name} cannot be filled in: {first_line(error)}; mend it, or run with "
+                "--no-chat-template"
+            ) from error
         return str(text), False
 
     def encode_prompt(self, prompt: Prompt) -> list[int]:
         text, special = self.prompt_text(prompt)
         return self._context(text, special=special)
+
+    def fit_scoring(self, request: LoglikelihoodRequest, limit: int, *, reads_last: bool = False) -> Scoring | Failure:
+        """The request as tokens, for a model that reads up to `limit`; shots that do not fit are dropped from the front.
+
+        The last token of a continuation is only predicted, unless the model `reads_last` all the same.
+        """
+        prompt = request.prompt
+        try:
+            for dropped in range(len(prompt.shots) + 1):
+                context, continuations, merged = self.encode_pair(prompt.without_shots(dropped), request.continuations)
+                longest = len(context) + max(map(len, continuations), default=1) - (0 if reads_last else 1)
+                if longest <= limit:
+                    break
+            else:
+                return _too_long(request.id, longest, dropped, limit)
+        except UnicodeEncodeError:
+            return _refused(request.id, NO_CHARACTER)
+        if not context:
+            return _refused(request.id, "the prompt has no token to predict from; use add_bos=true")
+        if not continuations or not all(continuations):
+            return _refused(request.id, "a continuation has no token of its own to score")
+        usage = Usage(
+            tokens_in=len(context),
+            tokens_out=sum(map(len, continuations)),
+            bos=self.bos_count(context),
+            shots_dropped=dropped,
+            border_merged=merged,
+        )
+        return Scoring(request=request, context=context, continuations=continuations, usage=usage)
+
+    def fit_writing(self, request: GenerateRequest, limit: int) -> Writing | Failure:
+        """The prompt as tokens, for a model that reads up to `limit`.
+
+        Shots are dropped while the answer has no room; then the answer gets the room that is left.
+        """
+        prompt, wanted = request.prompt, request.sampling.max_tokens
+        try:
+            for dropped in range(len(prompt.shots) + 1):
+                ids = self.encode_prompt(prompt.without_shots(dropped))
+                if len(ids) + wanted <= limit:
+                    break
+        except UnicodeEncodeError:
+            return _refused(request.id, NO_CHARACTER)
+        if not ids:
+            return _refused(request.id, "the prompt has no token to write from; use add_bos=true")
+        room = limit - len(ids)
+        if room < 1:
+            return _too_long(request.id, len(ids), dropped, limit)
+        usage = Usage(tokens_in=len(ids), bos=self.bos_count(ids), shots_dropped=dropped)
+        return Writing(request=request, ids=ids, max_tokens=min(wanted, room), usage=usage)
 
     def bos_count(self, ids: Sequence[int]) -> int | None:
         """The BOS tokens in front; `None` where there is none and this tokenizer puts none in front of text."""
@@ -171,6 +269,23 @@ class _Head:
     ids: list[int]
     special: bool
     verified: int = 0
+
+
+def check_chat_template(template: object, name: str) -> None:
+    """Raises `ModelError` where a tokenizer has no chat template, with the ways out."""
+    if not template:
+        raise ModelError(f"the tokenizer of {name} has no chat template; run with --no-chat-template, or with --protocol letter")
+
+
+def _too_long(request_id: str, tokens: int, dropped: int, limit: int) -> Failure:
+    without = f" without its {dropped} solved examples" if dropped else ""
+    usage = Usage(tokens_in=tokens, shots_dropped=dropped)
+    message = f"{tokens} tokens{without}, the model reads {limit}"
+    return Failure(request_id=request_id, kind="too_long", message=message, usage=usage)
+
+
+def _refused(request_id: str, message: str) -> Failure:
+    return Failure(request_id=request_id, kind="refused", message=message)
 
 
 def common_prefix(a: Sequence[object], b: Sequence[object]) -> int:

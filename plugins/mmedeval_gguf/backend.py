@@ -20,17 +20,16 @@ from mmedeval import (
     ModelError,
     Request,
     Response,
-    Usage,
     UsageError,
     digest,
 )
-from mmedeval.tokens import Encoder
+from mmedeval.tokens import NOT_A_NUMBER, Encoder, Scoring, Writing, check_chat_template
 from mmedeval_gguf.engine import Engine
 from mmedeval_gguf.header import Header, check_model, find_file, read_header
 from mmedeval_gguf.options import Options
-from mmedeval_gguf.scoring import Item, score
+from mmedeval_gguf.scoring import score
 from mmedeval_gguf.vocabulary import Vocabulary
-from mmedeval_gguf.writing import Job, seed_of, write
+from mmedeval_gguf.writing import Job, Written, write
 
 
 class GGUFBackend(Backend):
@@ -49,23 +48,24 @@ class GGUFBackend(Backend):
         return find_file(self.name)
 
     @cached_property
+    def lora(self) -> Path | None:
+        return None if self.options.lora is None else find_file(self.options.lora)
+
+    @cached_property
     def header(self) -> Header:
         header = read_header(self.path)
         check_model(self.path, header)
         trained, asked = header.context_length, self.options.context
         if asked is not None and trained is not None and asked > trained:
             raise UsageError(f"--model-arg context={asked} is longer than the {trained} tokens that {self.path} reads; lower it")
-        if self.options.lora is not None:
-            lora = find_file(self.options.lora)
-            if read_header(lora).metadata.get("general.type") != "adapter":
-                raise ModelError(f"{lora} is no LoRA adapter; convert one with convert_lora_to_gguf.py of llama.cpp")
+        if self.lora is not None and read_header(self.lora).metadata.get("general.type") != "adapter":
+            raise ModelError(f"{self.lora} is no LoRA adapter; convert one with convert_lora_to_gguf.py of llama.cpp")
         return header
 
     @cached_property
     def _digests(self) -> tuple[str, str | None]:
         """Of the model's file and of the adapter's."""
-        lora = self.options.lora
-        return _sha256(self.path), None if lora is None else _sha256(find_file(lora))
+        return _sha256(self.path), None if self.lora is None else _sha256(self.lora)
 
     def fingerprint(self) -> str:
         _ = self.header
@@ -92,10 +92,8 @@ class GGUFBackend(Backend):
         }
 
     def check(self, *, chat: bool) -> None:
-        if chat and self.header.chat_template is None:
-            raise ModelError(
-                f"the tokenizer of {self.name} has no chat template; run with --no-chat-template, or with --protocol letter"
-            )
+        if chat:
+            check_chat_template(self.header.chat_template, self.name)
         _ = self.header
 
     # --- the model itself ---
@@ -103,7 +101,7 @@ class GGUFBackend(Backend):
     @cached_property
     def engine(self) -> Engine:
         _ = self.header
-        return Engine(self.path, self.options)
+        return Engine(self.path, self.options, self.lora)
 
     @cached_property
     def vocabulary(self) -> Vocabulary:
@@ -142,98 +140,45 @@ class GGUFBackend(Backend):
     # --- requests ---
 
     def loglikelihood(self, requests: Sequence[LoglikelihoodRequest]) -> Iterator[Loglikelihoods | Failure]:
-        asked: list[tuple[LoglikelihoodRequest, Usage]] = []
-        items: list[Item] = []
+        pending: list[Scoring] = []
         for request in requests:
-            fitted = self._fit(request)
+            fitted = self.encoder.fit_scoring(request, self.max_length)
             if isinstance(fitted, Failure):
                 yield fitted
             else:
-                items.append(fitted[0])
-                asked.append((request, fitted[1]))
-        for scored in score(self.engine, items):
-            request, usage = asked[scored.index]
-            usage = replace(usage, seconds=scored.seconds)
-            yield Loglikelihoods(request_id=request.id, values=tuple(scored.values), usage=usage)
-
-    def _fit(self, request: LoglikelihoodRequest) -> tuple[Item, Usage] | Failure:
-        """The request as tokens; shots that do not fit into the context are dropped from the front."""
-        for dropped in range(len(request.prompt.shots) + 1):
-            prompt = request.prompt.without_shots(dropped)
-            context, continuations, merged = self.encoder.encode_pair(prompt, request.continuations)
-            # The last token is only predicted, never read.
-            longest = len(context) + max(map(len, continuations)) - 1
-            if longest <= self.max_length:
-                break
-        else:
-            return self._too_long(request.id, longest, dropped)
-        if not context:
-            message = "the prompt has no token to predict from; use add_bos=true"
-            return Failure(request_id=request.id, kind="refused", message=message)
-        if not all(continuations):
-            message = "a continuation has no token of its own to score"
-            return Failure(request_id=request.id, kind="refused", message=message)
-        usage = Usage(
-            tokens_in=len(context),
-            tokens_out=sum(map(len, continuations)),
-            bos=self.encoder.bos_count(context),
-            shots_dropped=dropped,
-            border_merged=merged,
-        )
-        return Item(context, continuations), usage
+                pending.append(fitted)
+        for scored in score(self.engine, pending):
+            scoring = pending[scored.index]
+            usage = replace(scoring.usage, seconds=scored.seconds)
+            yield Loglikelihoods(request_id=scoring.request.id, values=tuple(scored.values), usage=usage)
 
     def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[Generation | Failure]:
-        pending: list[tuple[GenerateRequest, Usage]] = []
-        jobs: list[Job] = []
+        pending: list[Writing] = []
         for request in requests:
-            fitted = self._fit_writing(request)
+            fitted = self.encoder.fit_writing(request, self.max_length)
             if isinstance(fitted, Failure):
                 yield fitted
             else:
-                jobs.append(fitted[0])
-                pending.append((request, fitted[1]))
-        for written in write(self.engine, jobs, together=self.options.sequences):
-            request, usage = pending[written.index]
-            yield self._generation(request, written.new, replace(usage, tokens_out=len(written.new), seconds=written.seconds))
+                pending.append(fitted)
+        for written in write(self.engine, [self._job(writing) for writing in pending], together=self.options.sequences):
+            yield self._generation(pending[written.index], written)
 
-    def _fit_writing(self, request: GenerateRequest) -> tuple[Job, Usage] | Failure:
-        """Shots are dropped while the answer has no room; then the answer gets the room that is left."""
-        sampling = request.sampling
-        for dropped in range(len(request.prompt.shots) + 1):
-            ids = self.encoder.encode_prompt(request.prompt.without_shots(dropped))
-            if len(ids) + sampling.max_tokens <= self.max_length:
-                break
-        room = self.max_length - len(ids)
-        if room < 1:
-            return self._too_long(request.id, len(ids), dropped)
-        if not ids:
-            message = "the prompt has no token to write from; use add_bos=true"
-            return Failure(request_id=request.id, kind="refused", message=message)
-        # A token is at least a byte: no more tokens than this can hold the longest stop string and the token that ends it.
-        tail = max((len(string.encode()) for string in sampling.stop), default=0) + 1
-
-        def ended(new: Sequence[int]) -> bool:
-            if self.vocabulary.ends(new[-1]):
-                return True
-            text = self.vocabulary.decode(new[-tail:]) if sampling.stop else ""
-            return any(string in text for string in sampling.stop)
-
-        job = Job(
-            ids=ids,
-            max_tokens=min(sampling.max_tokens, room),
-            temperature=sampling.temperature,
-            seed=seed_of(sampling.seed, request.id),
-            ended=ended,
+    def _job(self, writing: Writing) -> Job:
+        return Job(
+            ids=writing.ids,
+            max_tokens=writing.max_tokens,
+            temperature=writing.request.sampling.temperature,
+            seed=writing.seed,
+            ended=lambda new: writing.ended(new, self.vocabulary.ends, self.vocabulary.decode),
         )
-        return job, Usage(tokens_in=len(ids), bos=self.encoder.bos_count(ids), shots_dropped=dropped)
 
-    def _generation(self, request: GenerateRequest, new: Sequence[int], usage: Usage) -> Generation:
-        ended = self.vocabulary.ends(new[-1])
-        text = self.vocabulary.decode(new)
-        cut = min((at for string in request.sampling.stop if (at := text.find(string)) >= 0), default=None)
-        if cut is not None:
-            text, ended = text[:cut], True
-        return Generation(request_id=request.id, text=text, finish_reason="stop" if ended else "length", usage=usage)
+    def _generation(self, writing: Writing, written: Written) -> Generation | Failure:
+        name, usage = writing.request.id, replace(writing.usage, tokens_out=len(written.new), seconds=written.seconds)
+        if written.broken:
+            return Failure(request_id=name, kind="backend", message=NOT_A_NUMBER, usage=usage)
+        text, stopped = writing.until_stop(self.vocabulary.decode(written.new))
+        ended = stopped or self.vocabulary.ends(written.new[-1])
+        return Generation(request_id=name, text=text, finish_reason="stop" if ended else "length", usage=usage)
 
     def alone(self, requests: Sequence[Request]) -> Iterator[Response]:
         """One request at a time, and nothing kept from one to the next."""
@@ -242,12 +187,6 @@ class GGUFBackend(Backend):
                 yield from self.loglikelihood([request])
             else:
                 yield from self.generate([request])
-
-    def _too_long(self, request_id: str, tokens: int, dropped: int) -> Failure:
-        without = f" without its {dropped} solved examples" if dropped else ""
-        message = f"{tokens} tokens{without}, the model reads {self.max_length}"
-        usage = Usage(tokens_in=tokens, shots_dropped=dropped)
-        return Failure(request_id=request_id, kind="too_long", message=message, usage=usage)
 
 
 def _sha256(path: Path) -> str:

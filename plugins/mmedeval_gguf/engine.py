@@ -39,7 +39,7 @@ class Token:
 class Engine:
     """A model of llama.cpp. Raises `ModelError` where it cannot be loaded, with what llama.cpp says of it."""
 
-    def __init__(self, path: Path, options: Options) -> None:
+    def __init__(self, path: Path, options: Options, lora: Path | None) -> None:
         self.lib, self.log = library().functions, library().errors
         self.options = options
         self.tokens = 0
@@ -60,11 +60,11 @@ class Engine:
         self.warnings = [f"llama.cpp: {self._said('')}"] if self.log else []
         try:
             self._check(path)
-            if options.lora is not None:
-                self._adapter = self.lib.llama_adapter_lora_init(self._model, os.fsencode(options.lora))
+            if lora is not None:
+                self._adapter = self.lib.llama_adapter_lora_init(self._model, os.fsencode(lora))
                 if not self._adapter:
                     raise ModelError(
-                        f"the adapter {options.lora} does not fit {path}: {self._said('no reason given')}; "
+                        f"the adapter {lora} does not fit {path}: {self._said('no reason given')}; "
                         "name one that was made for this model"
                     )
         except ModelError:
@@ -143,6 +143,10 @@ class Engine:
             adapters = (lib.llama_adapter_lora_p_ctypes * 1)(self._adapter)
             if lib.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0)):
                 raise ModelError(f"llama.cpp cannot use the adapter {options.lora}: {self._said('no reason given')}")
+
+    def wipe(self) -> None:
+        """Forgets all tokens, and what was computed of them: a cell that is free, but holds what is no number, spoils others."""
+        self.lib.llama_memory_clear(self._memory, True)
 
     def roll_back(self, length: int, sequence: int = -1) -> None:
         """Forgets all tokens from position `length` on, of one sequence or of all."""

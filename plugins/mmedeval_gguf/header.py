@@ -9,7 +9,7 @@ import math
 import mmap
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 from mmedeval import ModelError
 
 VERSIONS = (2, 3)
+MOST_DIMENSIONS = 4
 _SCALARS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
 # Of a tensor type's number: its name, how many weights are a block, and the bytes of a block.
@@ -92,27 +93,27 @@ def read_header(path: Path) -> Header:
         with mmap.mmap(handle.fileno(), 0, access=mmap.ACCESS_READ) as data:
             try:
                 return _read(path, size, version, _Reader(data))
-            except (struct.error, IndexError, UnicodeDecodeError) as error:
+            except IndexError as error:
                 raise _cut_off(path, size, None) from error
+            except UnicodeDecodeError as error:
+                raise ModelError(f"{path} has a text that is no UTF-8; its header is damaged: copy the file again") from error
 
 
 class _Reader:
-    """Reads values one behind the other; `struct.error` where the data end."""
+    """Reads values one behind the other; `IndexError` where the data end."""
 
     def __init__(self, data: mmap.mmap) -> None:
         self.data, self.at = data, 8
 
     def number(self, form: str) -> Any:
-        (value,) = struct.unpack_from(form, self.data, self.at)
-        self.at += struct.calcsize(form)
-        return value
+        start = self._skip(struct.calcsize(form))
+        return struct.unpack_from(form, self.data, start)[0]
 
     def text(self) -> str:
-        start = self._skip_text()
+        start = self._skip(self.number("<Q"))
         return self.data[start : self.at].decode("utf-8")
 
-    def _skip_text(self) -> int:
-        length = self.number("<Q")
+    def _skip(self, length: int) -> int:
         start, self.at = self.at, self.at + length
         if self.at > len(self.data):
             raise IndexError(self.at)
@@ -124,11 +125,12 @@ class _Reader:
         if kind != _ARRAY:
             return self.number(_SCALARS[kind])
         kind, length = self.number("<I"), self.number("<Q")
-        if kind in (_STRING, _ARRAY):
+        if kind == _STRING:
             for _ in range(length):
-                self._skip_text() if kind == _STRING else self.value(_ARRAY)
+                self._skip(self.number("<Q"))
         else:
-            self.at += length * struct.calcsize(_SCALARS[kind])
+            # llama.cpp, too, knows no arrays of arrays.
+            self._skip(length * struct.calcsize(_SCALARS[kind]))
         return length
 
 
@@ -145,13 +147,18 @@ def _read(path: Path, size: int, version: int, reader: _Reader) -> Header:
     end = 0
     for _ in range(count):
         reader.text()
-        shape = [reader.number("<Q") for _ in range(reader.number("<I"))]
+        dimensions = reader.number("<I")
+        if dimensions > MOST_DIMENSIONS:
+            raise ModelError(f"{path} has a tensor of {dimensions} dimensions; its header is damaged: copy the file again")
+        shape = [reader.number("<Q") for _ in range(dimensions)]
         kind, offset = reader.number("<I"), reader.number("<Q")
         # A type newer than this list is llama.cpp's to judge.
         name, block, width = _TYPES.get(kind, (f"type {kind}", 1, 0))
         types[name] += 1
         end = max(end, offset + math.prod(shape) // block * width)
-    alignment = int(metadata.get("general.alignment", 32))
+    alignment = metadata.get("general.alignment", 32)
+    if not isinstance(alignment, int) or alignment < 1:
+        raise ModelError(f"{path} aligns its tensors by {alignment!r}; its header is damaged: copy the file again")
     data_start = -(-reader.at // alignment) * alignment
     if count and data_start + end > size:
         raise _cut_off(path, size, data_start + end)
@@ -173,7 +180,28 @@ def check_model(path: Path, header: Header) -> None:
             f"{path} holds no language model (type {kind}, {header.architecture}, {header.tensors} tensors); name another"
         )
     parts = header.metadata.get("split.count", 0)
-    if parts > 1:
+    if isinstance(parts, int) and parts > 1:
         raise ModelError(f"{path} is one of {parts} parts; join them with llama-gguf-split --merge and name the whole file")
     if header.metadata.get("tokenizer.ggml.model") in (None, "none", "no_vocab"):
         raise ModelError(f"{path} has no tokenizer; convert the model again, with its tokenizer beside it")
+    for name, wrong in _wrong(header):
+        raise ModelError(f"{path} has {name}={wrong!r}, which no model has; its header is damaged: copy or convert it again")
+
+
+def _wrong(header: Header) -> Iterator[tuple[str, Any]]:
+    """What llama.cpp would put a token of its own in place of, or end the process at."""
+    metadata = header.metadata
+    tokens = metadata.get("tokenizer.ggml.tokens")
+    for role in ("bos", "eos"):
+        name = f"tokenizer.ggml.{role}_token_id"
+        token = metadata.get(name, 0)
+        if not isinstance(token, int) or (isinstance(tokens, int) and not 0 <= token < tokens):
+            yield name, token
+    name = f"{header.architecture}.block_count"
+    blocks = metadata.get(name, 1)
+    # A block has tensors.
+    if not isinstance(blocks, int) or not 1 <= blocks <= header.tensors:
+        yield name, blocks
+    for name, value in metadata.items():
+        if isinstance(value, float) and not (math.isfinite(value) and (value >= 0 or not name.endswith("epsilon"))):
+            yield name, value

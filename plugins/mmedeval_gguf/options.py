@@ -9,6 +9,10 @@ from typing import Any
 from mmedeval import UsageError
 
 CACHE_TYPES = ("f32", "f16", "q8_0")
+# More than any count of tokens has, and few enough for llama.cpp's 32 bits.
+LONGEST_NUMBER = 9
+# llama.cpp ends the process beyond.
+MOST_THREADS = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +44,8 @@ class Options:
             raise UsageError(f"--model-arg cache_type={options.cache_type!r} is none of {', '.join(CACHE_TYPES)}")
         if options.cache_type == "q8_0" and not options.flash_attention:
             raise UsageError("--model-arg cache_type=q8_0 works in flash attention only; add --model-arg flash_attention=true")
+        if options.threads is not None and options.threads > MOST_THREADS:
+            raise UsageError(f"--model-arg threads={options.threads} is more than {MOST_THREADS}, the most that llama.cpp takes")
         if options.sequences > 64:
             raise UsageError(f"--model-arg sequences={options.sequences} is more than 64, the most texts written at once")
         return options
@@ -52,6 +58,8 @@ def _boolean(name: str, value: str) -> bool:
 
 
 def _whole(name: str, value: str, *, least: int) -> int:
-    if not value.isascii() or not value.isdigit() or int(value) < least:
-        raise UsageError(f"--model-arg {name}={value!r} is no whole number of at least {least}")
+    if not value.isascii() or not value.isdigit() or len(value) > LONGEST_NUMBER or int(value) < least:
+        raise UsageError(
+            f"--model-arg {name}={value!r} is no whole number of at least {least}, of at most {LONGEST_NUMBER} digits"
+        )
     return int(value)

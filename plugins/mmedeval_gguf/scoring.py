@@ -10,19 +10,11 @@ from functools import partial
 
 import numpy as np
 
-from mmedeval.tokens import common_prefix
+from mmedeval.tokens import Scoring, common_prefix
 from mmedeval_gguf.engine import Engine, Row, Token
 
 # So many continuations go at once, each a sequence of its own behind the shared context.
 SEQUENCES = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """Tokens of a prompt and of its continuations; none is empty."""
-
-    context: Sequence[int]
-    continuations: Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,8 +26,26 @@ class Scored:
     seconds: float
 
 
-def score(engine: Engine, items: Sequence[Item]) -> Iterator[Scored]:
-    """The items in an order in which those with the same beginning follow each other, which is kept from one to the next."""
+def score(engine: Engine, items: Sequence[Scoring]) -> Iterator[Scored]:
+    """The items in an order in which those with the same beginning follow each other, which is kept from one to the next.
+
+    What is no number spoils all that is computed behind it: those items are asked again, each by itself.
+    """
+    spoilt: list[Scored] = []
+    for scored in _score_all(engine, items):
+        if any(map(math.isnan, scored.values)):
+            spoilt.append(scored)
+        else:
+            yield scored
+    for first in spoilt:
+        engine.wipe()
+        (again,) = _score_all(engine, [items[first.index]])
+        yield Scored(first.index, again.values, first.seconds + again.seconds)
+    if spoilt:
+        engine.wipe()
+
+
+def _score_all(engine: Engine, items: Sequence[Scoring]) -> Iterator[Scored]:
     if not items:
         return
     cells = max(len(item.context) + sum(len(continuation) - 1 for continuation in item.continuations) for item in items)
@@ -52,7 +62,7 @@ def score(engine: Engine, items: Sequence[Item]) -> Iterator[Scored]:
         yield Scored(index, values, time.perf_counter() - begun)
 
 
-def _score(engine: Engine, item: Item, kept: int, width: int) -> list[float]:
+def _score(engine: Engine, item: Scoring, kept: int, width: int) -> list[float]:
     """The loglikelihoods of an item of which the first `kept` tokens are there already, in each of the `width` sequences."""
     length = len(item.context)
     after = _after(item.continuations)

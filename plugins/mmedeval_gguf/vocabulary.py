@@ -20,6 +20,7 @@ class Vocabulary:
 
     def __init__(self, engine: Engine, header: Header) -> None:
         self._lib, self._vocabulary, self._metadata = engine.lib, engine.vocabulary, header.metadata
+        self._size = engine.size
         self.chat_template = header.chat_template
 
     # --- what Encoder asks for ---
@@ -42,7 +43,8 @@ class Vocabulary:
         roles = {"bos_token": self.bos_token_id, "eos_token": self.eos_token_id}
         for role, name in (("unk_token", "unknown"), ("pad_token", "padding")):
             roles[role] = self._metadata.get(f"tokenizer.ggml.{name}_token_id")
-        names = {role: self._name(token) for role, token in roles.items() if token is not None}
+        # Beyond the last token llama.cpp would end the process.
+        names = {role: self._name(token) for role, token in roles.items() if token is not None and 0 <= token < self._size}
         text: str = self._template.render(
             messages=messages, tools=None, documents=None, add_generation_prompt=add_generation_prompt, **names
         )

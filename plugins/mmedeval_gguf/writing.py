@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
+import math
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 import numpy as np
@@ -33,11 +33,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The new tokens of the job with this number in the list that was asked, and what they took."""
+    """The new tokens of the job with this number in the list that was asked, and what they took.
+
+    `broken`: the last one was chosen by probabilities that are no numbers.
+    """
 
     index: int
     new: list[int]
     seconds: float
+    broken: bool
 
 
 @dataclass(slots=True)
@@ -49,6 +53,7 @@ class _Text:
     sequence: int
     new: list[int] = field(default_factory=list)
     seconds: float = 0.0
+    broken: bool = False
     random: np.random.Generator = field(init=False)
 
     def __post_init__(self) -> None:
@@ -56,8 +61,11 @@ class _Text:
 
     def take(self, row: Row) -> None:
         """The next token: the likeliest, or with a temperature one drawn from the text's own stream."""
-        if self.job.temperature == 0:
-            self.new.append(int(row.argmax()))
+        top = int(row.argmax())
+        # What is no number is the largest of all.
+        self.broken = math.isnan(row[top])
+        if self.job.temperature == 0 or self.broken:
+            self.new.append(top)
             return
         scaled = row.astype(np.float64) / self.job.temperature
         weights = np.cumsum(np.exp(scaled - scaled.max()))
@@ -65,11 +73,29 @@ class _Text:
 
     @property
     def done(self) -> bool:
-        return len(self.new) >= self.job.max_tokens or self.job.ended(self.new)
+        return self.broken or len(self.new) >= self.job.max_tokens or self.job.ended(self.new)
 
 
 def write(engine: Engine, jobs: Sequence[Job], *, together: int) -> Iterator[Written]:
-    """Texts as they end. A text that ends makes room for the next prompt."""
+    """Texts as they end. A text that ends makes room for the next prompt.
+
+    What is no number spoils all that is computed beside it and behind it: those texts are written again, each by itself.
+    """
+    spoilt: list[Written] = []
+    for written in _write_all(engine, jobs, together):
+        if written.broken:
+            spoilt.append(written)
+        else:
+            yield written
+    for first in spoilt:
+        engine.wipe()
+        (again,) = _write_all(engine, [jobs[first.index]], 1)
+        yield replace(again, index=first.index, seconds=first.seconds + again.seconds)
+    if spoilt:
+        engine.wipe()
+
+
+def _write_all(engine: Engine, jobs: Sequence[Job], together: int) -> Iterator[Written]:
     if not jobs:
         return
     order = sorted(range(len(jobs)), key=lambda i: tuple(jobs[i].ids))
@@ -91,7 +117,7 @@ def write(engine: Engine, jobs: Sequence[Job], *, together: int) -> Iterator[Wri
             text = writing.pop(place)
             engine.roll_back(0, text.sequence)
             free.append(text.sequence)
-            yield Written(text.index, text.new, text.seconds)
+            yield Written(text.index, text.new, text.seconds, text.broken)
         if writing and not ended:
             _step(engine, [*writing.values()])
 
@@ -128,8 +154,3 @@ def _step(engine: Engine, texts: Sequence[_Text]) -> None:
     seconds = (time.perf_counter() - begun) / len(texts)
     for text in texts:
         text.seconds += seconds
-
-
-def seed_of(seed: int, request_id: str) -> int:
-    """Each request draws from its own stream."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{request_id}".encode()).digest()[:8], "big")

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,22 +16,18 @@ from mmedeval import (
     Generation,
     LoglikelihoodRequest,
     Loglikelihoods,
-    ModelError,
     Request,
     Response,
-    Usage,
-    UsageError,
-    digest,
 )
-from mmedeval.model_files import ModelFolder, find_model
-from mmedeval.tokens import Encoder
+from mmedeval.model_files import LocalModel, find_local_model
+from mmedeval.tokens import Encoder, Scoring, Writing, check_chat_template
 from mmedeval_hf.compute import Compute, Item, keep_freed_memory
-from mmedeval_hf.loading import load_model, load_tokenizer
+from mmedeval_hf.loading import check_files, load_model, load_tokenizer
 from mmedeval_hf.options import Options
 from mmedeval_hf.scoring import Scorer
 from mmedeval_hf.tree import distinct_tokens
 from mmedeval_hf.verify import Way
-from mmedeval_hf.writing import Writer, Writing
+from mmedeval_hf.writing import Writer
 
 
 class HFBackend(Backend):
@@ -49,47 +44,24 @@ class HFBackend(Backend):
     # --- what the model is, known without loading it ---
 
     @cached_property
-    def _folders(self) -> tuple[ModelFolder, ModelFolder | None]:
-        """The base model's folder and the adapter's, if there is one."""
-        options, adapter = self.options, self.options.adapter
-        first = self._find(self.name, options.revision)
-        if first.is_adapter:
-            if adapter is not None:
-                raise UsageError(f"{self.name} is an adapter itself; leave out --model-arg adapter={adapter}")
-            first.check_adapter()
-            base_name = first.json("adapter_config.json").get("base_model_name_or_path")
-            if not base_name:
-                raise ModelError(
-                    f"{first.path}/adapter_config.json names no base model; use hf:BASE with --model-arg adapter={self.name}"
-                )
-            base = self._find(str(base_name), None)
-            base.check_model()
-            return base, first
-        first.check_model()
-        if adapter is None:
-            return first, None
-        second = self._find(adapter, None)
-        second.check_adapter()
-        return first, second
-
-    def _find(self, name: str, revision: str | None) -> ModelFolder:
+    def _files(self) -> LocalModel:
         options = self.options
-        if revision is not None and Path(name).expanduser().is_dir():
-            raise UsageError(f"--model-arg revision={revision}: {name} is a folder here; only names on the hub have revisions")
-        return find_model(name, revision=revision, safe_only=options.use_safetensors, code=options.trust_remote_code)
+        return find_local_model(
+            self.name,
+            scheme="hf",
+            adapter=options.adapter,
+            revision=options.revision,
+            safe_only=options.use_safetensors,
+            code=options.trust_remote_code,
+        )
 
     def fingerprint(self) -> str:
-        base, adapter = self._folders
-        return digest([base.fingerprint, adapter.fingerprint if adapter else None])
+        return self._files.fingerprint
 
     def describe(self) -> Mapping[str, Any]:
-        base, adapter = self._folders
-        config, options = base.json("config.json"), self.options
+        options = self.options
         return {
-            "architecture": config.get("architectures"),
-            "model_type": config.get("model_type"),
-            "files": dict(base.files),
-            "adapter": None if adapter is None else {"fingerprint": adapter.fingerprint, "files": dict(adapter.files)},
+            **self._files.describe(),
             "settings": {
                 "dtype": options.dtype,
                 "add_bos": options.add_bos,
@@ -100,21 +72,19 @@ class HFBackend(Backend):
         }
 
     def check(self, *, chat: bool) -> None:
-        _ = self._folders
-        if chat and not self.tokenizer.chat_template:
-            raise ModelError(
-                f"the tokenizer of {self.name} has no chat template; run with --no-chat-template, or with --protocol letter"
-            )
+        check_files(self._files)
+        if chat:
+            check_chat_template(self.tokenizer.chat_template, self.name)
 
     # --- the model itself ---
 
     @cached_property
     def tokenizer(self) -> Any:
-        return load_tokenizer(*self._folders, self.options)
+        return load_tokenizer(self._files, self.options)
 
     @cached_property
     def compute(self) -> Compute:
-        model, warnings = load_model(*self._folders, self.options)
+        model, warnings = load_model(self._files, self.options)
         if model.device.type == "cpu":
             keep_freed_memory()
         return Compute(model, self.name, self.options, warnings)
@@ -172,61 +142,34 @@ class HFBackend(Backend):
     # --- requests ---
 
     def loglikelihood(self, requests: Sequence[LoglikelihoodRequest]) -> Iterator[Loglikelihoods | Failure]:
-        asked: list[tuple[LoglikelihoodRequest, Usage]] = []
-        items: list[Item] = []
+        pending: list[Scoring] = []
         for request in requests:
-            fitted = self._fit(request)
+            fitted = self.encoder.fit_scoring(request, self.max_length)
             if isinstance(fitted, Failure):
                 yield fitted
             else:
-                items.append(fitted[0])
-                asked.append((request, fitted[1]))
+                pending.append(fitted)
+        items = [Item(scoring.context, scoring.continuations) for scoring in pending]
         self._distinct += distinct_tokens(items)
         scorer = Scorer(self.compute, sharing=self.options.prefix_sharing)
         for scored in scorer.score(items):
             self._way = scorer.way
-            request, usage = asked[scored.index]
-            usage = replace(usage, seconds=scored.seconds)
+            scoring = pending[scored.index]
+            name, usage = scoring.request.id, replace(scoring.usage, seconds=scored.seconds)
             if scored.values is None:
                 message = f"{usage.tokens_in} tokens alone do not fit into memory"
-                yield Failure(request_id=request.id, kind="out_of_memory", message=message, usage=usage)
+                yield Failure(request_id=name, kind="out_of_memory", message=message, usage=usage)
             else:
-                yield Loglikelihoods(request_id=request.id, values=tuple(scored.values), usage=usage)
-
-    def _fit(self, request: LoglikelihoodRequest) -> tuple[Item, Usage] | Failure:
-        """The request as tokens; shots that do not fit into the context are dropped from the front."""
-        for dropped in range(len(request.prompt.shots) + 1):
-            prompt = request.prompt.without_shots(dropped)
-            context, continuations, merged = self.encoder.encode_pair(prompt, request.continuations)
-            # The last token is only predicted, never read.
-            longest = len(context) + max(map(len, continuations)) - 1
-            if longest <= self.max_length:
-                break
-        else:
-            return self._too_long(request.id, longest, dropped)
-        if not context:
-            message = "the prompt has no token to predict from; use add_bos=true"
-            return Failure(request_id=request.id, kind="refused", message=message)
-        if not all(continuations):
-            message = "a continuation has no token of its own to score"
-            return Failure(request_id=request.id, kind="refused", message=message)
-        usage = Usage(
-            tokens_in=len(context),
-            tokens_out=sum(map(len, continuations)),
-            bos=self.encoder.bos_count(context),
-            shots_dropped=dropped,
-            border_merged=merged,
-        )
-        return Item(context, continuations), usage
+                yield Loglikelihoods(request_id=name, values=tuple(scored.values), usage=usage)
 
     def generate(self, requests: Sequence[GenerateRequest]) -> Iterator[Generation | Failure]:
         pending: list[Writing] = []
         for request in requests:
-            writing = self._fit_writing(request)
-            if isinstance(writing, Failure):
-                yield writing
+            fitted = self.encoder.fit_writing(request, self.max_length)
+            if isinstance(fitted, Failure):
+                yield fitted
             else:
-                pending.append(writing)
+                pending.append(fitted)
         sharing = self.options.prefix_sharing and self.options.attn_implementation is None
         writer = Writer(self.compute, self.tokenizer, sharing=sharing)
         self._distinct += distinct_tokens([Item(writing.ids, []) for writing in pending])
@@ -247,22 +190,3 @@ class HFBackend(Backend):
                 yield from self.generate(written) if written else ()
         finally:
             self._way, self._distinct = way, distinct
-
-    def _fit_writing(self, request: GenerateRequest) -> Writing | Failure:
-        """Shots are dropped while the answer has no room; then the answer gets the room that is left."""
-        wanted = request.sampling.max_tokens
-        for dropped in range(len(request.prompt.shots) + 1):
-            ids = self.encoder.encode_prompt(request.prompt.without_shots(dropped))
-            if len(ids) + wanted <= self.max_length:
-                break
-        room = self.max_length - len(ids)
-        if room < 1:
-            return self._too_long(request.id, len(ids), dropped)
-        usage = Usage(tokens_in=len(ids), bos=self.encoder.bos_count(ids), shots_dropped=dropped)
-        return Writing(request=request, ids=ids, max_tokens=min(wanted, room), usage=usage)
-
-    def _too_long(self, request_id: str, tokens: int, dropped: int) -> Failure:
-        without = f" without its {dropped} solved examples" if dropped else ""
-        message = f"{tokens} tokens{without}, the model reads {self.max_length}"
-        usage = Usage(tokens_in=tokens, shots_dropped=dropped)
-        return Failure(request_id=request_id, kind="too_long", message=message, usage=usage)

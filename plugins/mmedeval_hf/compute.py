@@ -93,6 +93,11 @@ class Compute:
         try:
             with torch.inference_mode():
                 return work()
+        except IndexError as error:
+            raise BackendError(
+                f"{self.name} stopped while computing: {first_line(error)}; it may have fewer positions than it was given: "
+                "lower --model-arg max_length"
+            ) from error
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise BackendError(f"{self.name} stopped while computing: {first_line(error)}") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -39,11 +40,15 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """The new tokens of a job, by its index, up to and with its end; `None` where it does not fit into memory even alone."""
+    """The new tokens of a job, by its index, up to and with its end; `None` where it does not fit into memory even alone.
+
+    `broken`: the last one was chosen by probabilities that are no numbers.
+    """
 
     index: int
     new: list[int] | None
     seconds: float
+    broken: bool = False
 
 
 def noisy(logits: torch.Tensor, job: Job, generator: torch.Generator) -> torch.Tensor:
@@ -81,7 +86,8 @@ class PlainDecoder:
         """A batch by index, in halves where memory runs out."""
         started = time.perf_counter()
         members = [jobs[i] for i in batch]
-        outputs = self.compute.attempt(lambda: self._generate(members))
+        noise = _Noise(members)
+        outputs = self.compute.attempt(lambda: self._generate(members, noise))
         if outputs is None and len(batch) > 1:
             half = len(batch) // 2
             self.compute.halvings += 1
@@ -92,15 +98,15 @@ class PlainDecoder:
             return
         seconds = (time.perf_counter() - started) / len(batch)
         for n, i in enumerate(batch):
-            yield Decoded(i, None if outputs is None else outputs[n], seconds)
+            yield Decoded(i, None if outputs is None else outputs[n], seconds, n in noise.broken)
 
-    def _generate(self, jobs: Sequence[Job]) -> list[list[int]]:
+    def _generate(self, jobs: Sequence[Job], noise: _Noise) -> list[list[int]]:
         device = self.compute.device
         width = max(len(job.ids) for job in jobs)
         # Generation appends behind, so padding stands in front.
         ids = torch.tensor([[self.pad] * (width - len(job.ids)) + job.ids for job in jobs], device=device)
         mask = torch.tensor([[0] * (width - len(job.ids)) + [1] * len(job.ids) for job in jobs], device=device)
-        ended = _Ended(jobs, width)
+        ended = _Ended(jobs, width, noise)
         settings = GenerationConfig(
             max_new_tokens=jobs[0].max_tokens,
             do_sample=False,
@@ -112,7 +118,7 @@ class PlainDecoder:
             input_ids=ids,
             attention_mask=mask,
             generation_config=settings,
-            logits_processor=LogitsProcessorList([_Noise(jobs)]),
+            logits_processor=LogitsProcessorList([noise]),
             stopping_criteria=StoppingCriteriaList([ended]),
         )
         self.compute.tokens += len(jobs) * (out.shape[1] - 1)
@@ -121,10 +127,14 @@ class PlainDecoder:
 
 
 class _Noise(LogitsProcessor):
+    """`broken` are the rows that had logits which are no numbers."""
+
     def __init__(self, jobs: Sequence[Job]) -> None:
         self.jobs, self.generators = jobs, [job.noise() for job in jobs]
+        self.broken: set[int] = set()
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        self.broken |= {i for i, top in enumerate(scores.amax(dim=1).tolist()) if math.isnan(top)}
         if not any(self.generators):
             return scores
         rows = zip(scores, self.jobs, self.generators, strict=True)
@@ -132,14 +142,14 @@ class _Noise(LogitsProcessor):
 
 
 class _Ended(StoppingCriteria):
-    """Ends each row where its job says so; `lengths` are the new tokens up to there."""
+    """Ends each row where its job says so, or where nothing can come of it; `lengths` are the new tokens up to there."""
 
-    def __init__(self, jobs: Sequence[Job], width: int) -> None:
-        self.jobs, self.width = jobs, width
+    def __init__(self, jobs: Sequence[Job], width: int, noise: _Noise) -> None:
+        self.jobs, self.width, self.noise = jobs, width, noise
         self.lengths: list[int | None] = [None] * len(jobs)
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
         for i, new in enumerate(input_ids[:, self.width :].tolist()):
-            if self.lengths[i] is None and self.jobs[i].ended(new):
+            if self.lengths[i] is None and (i in self.noise.broken or self.jobs[i].ended(new)):
                 self.lengths[i] = len(new)
         return torch.tensor([length is not None for length in self.lengths], device=input_ids.device)

@@ -16,6 +16,8 @@ DTYPES: Mapping[str, Any] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+# More than any count of tokens has, and few enough for all that takes them.
+LONGEST_NUMBER = 9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +71,6 @@ def _boolean(name: str, value: str) -> bool:
 
 
 def _positive(name: str, value: str) -> int:
-    if not value.isascii() or not value.isdigit() or int(value) < 1:
-        raise UsageError(f"--model-arg {name}={value!r} is no whole number above 0")
+    if not value.isascii() or not value.isdigit() or len(value) > LONGEST_NUMBER or int(value) < 1:
+        raise UsageError(f"--model-arg {name}={value!r} is no whole number above 0, of at most {LONGEST_NUMBER} digits")
     return int(value)

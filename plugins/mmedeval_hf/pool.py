@@ -7,6 +7,7 @@ apart. Source of the scheme: Yu et al., "Orca" (OSDI 2022), section 4.
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -39,6 +40,7 @@ class Row:
     new: list[int] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
     seconds: float = 0.0
+    broken: bool = False
 
     @property
     def ids(self) -> list[int]:
@@ -46,7 +48,7 @@ class Row:
 
     @property
     def done(self) -> bool:
-        return len(self.new) >= self.job.max_tokens or self.job.ended(self.new)
+        return self.broken or len(self.new) >= self.job.max_tokens or self.job.ended(self.new)
 
 
 class Slots:
@@ -82,6 +84,10 @@ class PoolLayer(DynamicLayer):
         self.all_keys[target, :, :length] = self.all_keys[source, :, :length]
         self.all_values[target, :, :length] = self.all_values[source, :, :length]
 
+    def clear(self, slot: int) -> None:
+        self.all_keys[slot] = 0
+        self.all_values[slot] = 0
+
     def update(
         self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
     ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -115,7 +121,11 @@ class PoolDecoder:
 
     def choose(self, logits: torch.Tensor, rows: Sequence[Row]) -> list[int]:
         """The next token of each row. In full precision there is only one row of the vocabulary at a time."""
-        tokens: list[int] = logits.argmax(dim=1).tolist()
+        top = logits.argmax(dim=1, keepdim=True)
+        # What is no number is the largest of all.
+        for row, value in zip(rows, logits.gather(1, top)[:, 0].tolist(), strict=True):
+            row.broken = math.isnan(value)
+        tokens: list[int] = top[:, 0].tolist()
         for i, row in enumerate(rows):
             if row.generator is not None:
                 tokens[i] = int(noisy(logits[i], row.job, row.generator).argmax())
@@ -303,10 +313,14 @@ class _Group:
         for row in reversed(rows):
             if row.done:
                 self._leave(self.active.index(row))
-                self.ended.append(Decoded(row.index, row.new, row.seconds))
+                self.ended.append(Decoded(row.index, row.new, row.seconds, row.broken))
 
     def _leave(self, slot: int) -> None:
         """Takes a row out; the last one moves into its slot."""
+        if self.active[slot].broken:
+            # No mask hides what is no number: it would spoil all that have the slot after it.
+            for layer in self.pool:
+                layer.clear(slot)
         last, length = self.active.pop(), self.slots.lengths.pop()
         if slot < len(self.active):
             for layer in self.pool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def make_tiny_model(
     from transformers import AutoConfig, AutoModelForCausalLM
 
     path.mkdir(parents=True, exist_ok=True)
-    size = _write_tokenizer(path, [*_words(), *texts], vocabulary, bos=bos, chat_template=chat_template)
+    size = write_tokenizer(path, [*_words(), *texts], vocabulary, bos=bos, chat_template=chat_template)
     settings: dict[str, Any] = {
         "vocab_size": size,
         "hidden_size": 64,
@@ -62,11 +63,41 @@ def make_tiny_model(
     return path
 
 
+class TinyModels:
+    """Tiny models in a folder, each made once: the same call as before gives the same model's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: dict[str, Path] = {}
+
+    def __call__(self, model_type: str = "llama", **settings: Any) -> Path:
+        """As `make_tiny_model`, without a path."""
+        key = json.dumps([model_type, settings], sort_keys=True)
+        if key not in self._made:
+            path = self._folder / f"{model_type}-{len(self._made)}"
+            self._made[key] = make_tiny_model(path, model_type=model_type, **settings)
+        return self._made[key]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """For torch: threads that share a tiny model wait for each other longer than they compute."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _words() -> list[str]:
     return [PUNCTUATION, *(getattr(words, name) for words in WORDS.values() for name in words.__dataclass_fields__)]
 
 
-def _write_tokenizer(path: Path, texts: Iterable[str], vocabulary: int, *, bos: bool, chat_template: bool) -> int:
+def write_tokenizer(path: Path, texts: Iterable[str], vocabulary: int, *, bos: bool, chat_template: bool) -> int:
+    """Trains a byte-level BPE tokenizer on texts and writes it to a folder. Returns the number of its tokens."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
     tokenizer = Tokenizer(models.BPE())

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import chain
 from typing import Any
 
 import torch
 
-from mmedeval import Failure, GenerateRequest, Generation, Usage
+from mmedeval import Failure, Generation
+from mmedeval.tokens import NOT_A_NUMBER, Writing
 from mmedeval_hf.compute import Compute, Item
 from mmedeval_hf.decoding import Decoded, Job, PlainDecoder
 from mmedeval_hf.pool import PoolDecoder, Row
@@ -41,16 +41,6 @@ NEUTRAL = {
 PROBE_TOKENS = 4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Writing:
-    """A request with its prompt as tokens, and the room for its answer."""
-
-    request: GenerateRequest
-    ids: list[int]
-    max_tokens: int
-    usage: Usage
-
-
 class Writer:
     """`way` tells, from the first result on, how the texts are written."""
 
@@ -67,6 +57,8 @@ class Writer:
             if decoded.new is None:
                 message = f"{len(writing.ids)} tokens and an answer of {writing.max_tokens} do not fit into memory"
                 yield Failure(request_id=writing.request.id, kind="out_of_memory", message=message, usage=writing.usage)
+            elif decoded.broken:
+                yield Failure(request_id=writing.request.id, kind="backend", message=NOT_A_NUMBER, usage=writing.usage)
             else:
                 yield self._generation(writing, decoded.new, decoded.seconds)
 
@@ -130,32 +122,20 @@ class Writer:
         return tuple(dict.fromkeys(i for i in [*ids, self.tokenizer.eos_token_id] if i is not None))
 
     def _job(self, writing: Writing) -> Job:
-        sampling = writing.request.sampling
-        # A token is at least a byte: no more tokens than this can hold the longest stop string and the token that ends it.
-        tail = max((len(string.encode()) for string in sampling.stop), default=0) + 1
-
-        def ended(new: list[int]) -> bool:
-            if new[-1] in self.ends:
-                return True
-            if not sampling.stop:
-                return False
-            text = self.tokenizer.decode(new[-tail:], skip_special_tokens=True)
-            return any(string in text for string in sampling.stop)
-
         return Job(
             ids=writing.ids,
             max_tokens=writing.max_tokens,
-            ended=ended,
-            temperature=sampling.temperature,
-            seed=_seed(sampling.seed, writing.request.id),
+            ended=lambda new: writing.ended(new, self.ends.__contains__, self._decoded),
+            temperature=writing.request.sampling.temperature,
+            seed=writing.seed,
         )
 
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(ids, skip_special_tokens=True))
+
     def _generation(self, writing: Writing, new: list[int], seconds: float) -> Generation:
-        ended = new[-1] in self.ends
-        text = self.tokenizer.decode(new, skip_special_tokens=True)
-        cut = min((at for string in writing.request.sampling.stop if (at := text.find(string)) >= 0), default=None)
-        if cut is not None:
-            text, ended = text[:cut], True
+        text, stopped = writing.until_stop(self._decoded(new))
+        ended = stopped or new[-1] in self.ends
         usage = replace(writing.usage, tokens_out=len(new), seconds=seconds)
         return Generation(request_id=writing.request.id, text=text, finish_reason="stop" if ended else "length", usage=usage)
 
@@ -167,7 +147,3 @@ def _plain_scores(compute: Compute, context: Sequence[int], new: Sequence[int]) 
     logits = compute.model(input_ids=ids, use_cache=False, **extra).logits[0, -len(new) :]
     scores: list[float] = logits.log_softmax(dim=1, dtype=torch.float32)[range(len(new)), list(new)].tolist()
     return scores
-
-
-def _seed(seed: int, request_id: str) -> int:
-    return int.from_bytes(hashlib.sha256(f"{seed}/{request_id}".encode()).digest()[:8], "big") >> 1

@@ -14,6 +14,8 @@ PREFIX = "base_model.model."
 def room_for(adapter: ModelFolder) -> int:
     """The smallest rank that vLLM has room for and that takes the adapter. Raises `ModelError` where there is none."""
     config = adapter.json("adapter_config.json")
+    patterns = config.get("rank_pattern") or {}
+    ranks = [config.get("r"), *(patterns.values() if isinstance(patterns, dict) else [patterns])]
     kind = config.get("peft_type", "LORA")
     if kind == "LORA" and config.get("use_dora"):
         kind = "DoRA"
@@ -24,7 +26,9 @@ def room_for(adapter: ModelFolder) -> int:
             f"the adapter in {adapter.path} is of the kind {kind}, and vLLM runs plain LoRA only; "
             "use hf:, or merge it into its base model"
         )
-    rank = max([config.get("r", 0), *(config.get("rank_pattern") or {}).values()])
+    if not all(isinstance(rank, int) and rank > 0 for rank in ranks):
+        raise ModelError(f"{adapter.path}/adapter_config.json has the ranks {ranks}, which are no whole numbers above 0")
+    rank = max(ranks)
     for room in RANKS:
         if rank <= room:
             return room

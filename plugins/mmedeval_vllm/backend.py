@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar
 
 from mmedeval import (
@@ -19,18 +17,16 @@ from mmedeval import (
     ModelError,
     Request,
     Response,
-    Usage,
     UsageError,
-    digest,
 )
-from mmedeval.model_files import ModelFolder, find_model
+from mmedeval.model_files import LocalModel, find_local_model
 from mmedeval.text import first_line
-from mmedeval.tokens import Encoder
+from mmedeval.tokens import Encoder, Writing, check_chat_template
 from mmedeval_vllm.adapters import adapted_modules, check_fit, room_for
-from mmedeval_vllm.engine import FOREIGN_ERRORS, Ask, Engine, EngineGroup, OwnEngine, Told
-from mmedeval_vllm.headers import stored_precision
+from mmedeval_vllm.engine import Ask, Engine, EngineGroup, OwnEngine, Told, reason
+from mmedeval_vllm.headers import check_weights, stored_precision
 from mmedeval_vllm.options import DTYPES, Options
-from mmedeval_vllm.scoring import Scoring
+from mmedeval_vllm.scoring import Asked
 from mmedeval_vllm.versions import version_warning
 
 # Settings of a checkpoint that change a greedy text, known to transformers and not to vLLM; with the value that does nothing.
@@ -63,47 +59,24 @@ class VLLMBackend(Backend):
     # --- what the model is, known without loading it ---
 
     @cached_property
-    def _folders(self) -> tuple[ModelFolder, ModelFolder | None]:
-        """The base model's folder and the adapter's, if there is one."""
-        options, adapter = self.options, self.options.adapter
-        first = self._find(self.name, options.revision)
-        if first.is_adapter:
-            if adapter is not None:
-                raise UsageError(f"{self.name} is an adapter itself; leave out --model-arg adapter={adapter}")
-            first.check_adapter()
-            base_name = first.json("adapter_config.json").get("base_model_name_or_path")
-            if not base_name:
-                raise ModelError(
-                    f"{first.path}/adapter_config.json names no base model; use vllm:BASE with --model-arg adapter={self.name}"
-                )
-            base = self._find(str(base_name), None)
-            base.check_model()
-            return base, first
-        first.check_model()
-        if adapter is None:
-            return first, None
-        second = self._find(adapter, None)
-        second.check_adapter()
-        return first, second
-
-    def _find(self, name: str, revision: str | None) -> ModelFolder:
+    def _files(self) -> LocalModel:
         options = self.options
-        if revision is not None and Path(name).expanduser().is_dir():
-            raise UsageError(f"--model-arg revision={revision}: {name} is a folder here; only names on the hub have revisions")
-        return find_model(name, revision=revision, safe_only=options.use_safetensors, code=options.trust_remote_code)
+        return find_local_model(
+            self.name,
+            scheme="vllm",
+            adapter=options.adapter,
+            revision=options.revision,
+            safe_only=options.use_safetensors,
+            code=options.trust_remote_code,
+        )
 
     def fingerprint(self) -> str:
-        base, adapter = self._folders
-        return digest([base.fingerprint, adapter.fingerprint if adapter else None])
+        return self._files.fingerprint
 
     def describe(self) -> Mapping[str, Any]:
-        base, adapter = self._folders
-        config, options = base.json("config.json"), self.options
+        options = self.options
         return {
-            "architecture": config.get("architectures"),
-            "model_type": config.get("model_type"),
-            "files": dict(base.files),
-            "adapter": None if adapter is None else {"fingerprint": adapter.fingerprint, "files": dict(adapter.files)},
+            **self._files.describe(),
             "settings": {
                 "engine": "vllm",
                 "dtype": options.dtype,
@@ -116,39 +89,37 @@ class VLLMBackend(Backend):
         }
 
     def check(self, *, chat: bool) -> None:
-        base, adapter = self._folders
+        base, adapter = self._files.base, self._files.adapter
+        check_weights(base)
         if adapter is not None:
             room_for(adapter)
             check_fit(adapter, base)
-        if chat and not self.tokenizer.chat_template:
-            raise ModelError(
-                f"the tokenizer of {self.name} has no chat template; run with --no-chat-template, or with --protocol letter"
-            )
+        if chat:
+            check_chat_template(self.tokenizer.chat_template, self.name)
 
     # --- the model itself ---
-
-    @property
-    def _tokenizer_folder(self) -> Path:
-        """An adapter may bring tokens of its own; then it was saved with its tokenizer."""
-        base, adapter = self._folders
-        return adapter.path if adapter and (adapter.path / "tokenizer_config.json").is_file() else base.path
 
     @cached_property
     def tokenizer(self) -> Any:
         from transformers import AutoTokenizer
 
         loader: Any = AutoTokenizer  # typed only in parts
+        folder = self._files.tokenizer
         try:
-            return loader.from_pretrained(self._tokenizer_folder, trust_remote_code=self.options.trust_remote_code)
-        except FOREIGN_ERRORS as error:
-            raise ModelError(f"the tokenizer in {self._tokenizer_folder} cannot be loaded: {first_line(error)}") from error
+            tokenizer = loader.from_pretrained(folder, trust_remote_code=self.options.trust_remote_code)
+            # Some settings are looked at first when it is used.
+            tokenizer("a")
+        except Exception as error:  # what a file can hold is without end, and so is what comes of it
+            raise ModelError(f"the tokenizer in {folder} cannot be loaded: {reason(error)}") from error
+        return tokenizer
 
     @cached_property
     def engine(self) -> Engine:
-        (base, adapter), options = self._folders, self.options
+        base, adapter, options = self._files.base, self._files.adapter, self.options
+        check_weights(base)
         arguments = {
             "model": str(base.path),
-            "tokenizer": str(self._tokenizer_folder),
+            "tokenizer": str(self._files.tokenizer),
             "runner": "generate",
             "dtype": self._dtype,
             "logprobs_mode": "raw_logprobs",
@@ -179,7 +150,7 @@ class VLLMBackend(Backend):
         """The precision asked for, else the checkpoint's: vLLM would halve float32 by itself."""
         if self.options.dtype != "auto":
             return self.options.dtype
-        base = self._folders[0]
+        base = self._files.base
         config = base.json("config.json")
         parts = [config, *(part for part in (config.get("text_config"),) if isinstance(part, dict))]
         said = (part[key] for part in parts for key in ("dtype", "torch_dtype") if part.get(key) in DTYPES)
@@ -222,7 +193,7 @@ class VLLMBackend(Backend):
 
     def _unheard(self) -> str | None:
         """What the checkpoint asks of whoever writes text with it, and vLLM does not do."""
-        wanted = self._folders[0].json("generation_config.json")
+        wanted = self._files.base.json("generation_config.json")
         names = [name for name, neutral in UNHEARD.items() if wanted.get(name) not in (None, neutral)]
         told = f"the checkpoint sets {', '.join(names)} for generation, which vLLM leaves out: its texts are not those of hf:"
         return told if names else None
@@ -255,27 +226,27 @@ class VLLMBackend(Backend):
             self._asked_again, engine.asked_tokens, engine.cached_tokens = before
 
     def _score(self, requests: Sequence[LoglikelihoodRequest], most: int | None = None) -> Iterator[Loglikelihoods | Failure]:
-        adapter = self._folders[1]
+        adapter = self._files.adapter
         if adapter is not None and "lm_head" in adapted_modules(adapter):
             raise ModelError(
                 f"the adapter in {adapter.path} changes lm_head, for which vLLM computes no loglikelihoods; use hf:, merge it "
                 "into its base model, or run with --protocol chat"
             )
         failed: list[Failure] = []
-        again: list[Scoring] = []
-        for scoring in self._scored(_kept(map(self._fit, requests), failed), most=most):
+        again: list[Asked] = []
+        for asked in self._scored(_kept(map(self._fit, requests), failed), most=most):
             yield from _emptied(failed)
-            if scoring.missing:
-                again.append(scoring)
+            if asked.missing:
+                again.append(asked)
             else:
-                yield scoring.response()
+                yield asked.response()
         yield from _emptied(failed)
         self._asked_again += len(again)
-        for scoring in self._scored(again, most=most, cached=False):
-            yield scoring.response()
+        for asked in self._scored(again, most=most, cached=False):
+            yield asked.response()
 
-    def _scored(self, scorings: Iterable[Scoring], *, most: int | None, cached: bool = True) -> Iterator[Scoring]:
-        """Each scoring, when all that was missing has been asked; those of one question follow each other into the cache."""
+    def _scored(self, questions: Iterable[Asked], *, most: int | None, cached: bool = True) -> Iterator[Asked]:
+        """Each question, when all that was missing has been asked; its continuations follow each other into the cache."""
         engine = self.engine  # vLLM is imported by it, with the settings that it reads then
         from vllm import SamplingParams
         from vllm.sampling_params import RequestOutputKind
@@ -292,44 +263,24 @@ class VLLMBackend(Backend):
         )
 
         def asks() -> Iterator[Ask]:
-            for group, scoring in enumerate(scorings):
-                missing = scoring.missing
-                scoring.open = len(missing)
+            for group, asked in enumerate(questions):
+                missing, context = asked.missing, asked.scoring.context
+                asked.open = len(missing)
                 for continuation in missing:
-                    yield Ask(about=(scoring, continuation), ids=[*scoring.context, *continuation], params=params, group=group)
+                    yield Ask(about=(asked, continuation), ids=[*context, *continuation], params=params, group=group)
 
         for told in engine.stream(asks(), whole=True, most=most):
-            scoring, continuation = told.ask.about
-            scoring.take(continuation, told.output.prompt_logprobs, told.output.num_cached_tokens if cached else 0)
-            scoring.seconds += told.seconds
-            scoring.open -= 1
-            if not scoring.open:
-                yield scoring
+            asked, continuation = told.ask.about
+            asked.take(continuation, told.output.prompt_logprobs, told.output.num_cached_tokens if cached else 0)
+            asked.seconds += told.seconds
+            asked.open -= 1
+            if not asked.open:
+                yield asked
 
-    def _fit(self, request: LoglikelihoodRequest) -> Scoring | Failure:
-        """The request as tokens; shots that do not fit into the context are dropped from the front."""
-        for dropped in range(len(request.prompt.shots) + 1):
-            prompt = request.prompt.without_shots(dropped)
-            context, continuations, merged = self.encoder.encode_pair(prompt, request.continuations)
-            longest = len(context) + max(map(len, continuations))
-            if longest < self.max_length:
-                break
-        else:
-            return _too_long(request.id, longest, dropped, self.max_length - 1)
-        if not context:
-            message = "the prompt has no token to predict from; use add_bos=true"
-            return Failure(request_id=request.id, kind="refused", message=message)
-        if not all(continuations):
-            message = "a continuation has no token of its own to score"
-            return Failure(request_id=request.id, kind="refused", message=message)
-        usage = Usage(
-            tokens_in=len(context),
-            tokens_out=sum(map(len, continuations)),
-            bos=self.encoder.bos_count(context),
-            shots_dropped=dropped,
-            border_merged=merged,
-        )
-        return Scoring(request=request, context=context, continuations=continuations, usage=usage)
+    def _fit(self, request: LoglikelihoodRequest) -> Asked | Failure:
+        # vLLM reads the last token, too, and adds one of its own.
+        fitted = self.encoder.fit_scoring(request, self.max_length - 1, reads_last=True)
+        return fitted if isinstance(fitted, Failure) else Asked(scoring=fitted)
 
     def _write(self, requests: Sequence[GenerateRequest], most: int | None = None) -> Iterator[Generation | Failure]:
         failed: list[Failure] = []
@@ -339,25 +290,19 @@ class VLLMBackend(Backend):
         yield from _emptied(failed)
 
     def _ask(self, request: GenerateRequest) -> Ask | Failure:
-        """Shots are dropped while the answer has no room; then the answer gets the room that is left."""
         from vllm import SamplingParams
         from vllm.exceptions import VLLMError
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams
 
-        sampling, wanted = request.sampling, request.sampling.max_tokens
-        for dropped in range(len(request.prompt.shots) + 1):
-            ids = self.encoder.encode_prompt(request.prompt.without_shots(dropped))
-            if len(ids) + wanted <= self.max_length:
-                break
-        room = self.max_length - len(ids)
-        if room < 1:
-            return _too_long(request.id, len(ids), dropped, self.max_length)
+        writing, sampling = self.encoder.fit_writing(request, self.max_length), request.sampling
+        if isinstance(writing, Failure):
+            return writing
         try:
             schema = request.schema and StructuredOutputsParams(json=dict(request.schema))
             params = SamplingParams(
-                max_tokens=min(wanted, room),
+                max_tokens=writing.max_tokens,
                 temperature=sampling.temperature,
-                seed=_seed(sampling.seed, request.id),
+                seed=writing.seed,
                 repetition_penalty=self._repetition_penalty,
                 structured_outputs=schema,
                 stop=list(sampling.stop),
@@ -367,8 +312,7 @@ class VLLMBackend(Backend):
             )
         except (ValueError, VLLMError) as error:
             raise UsageError(f"vLLM does not take these settings of sampling: {first_line(error)}") from error
-        usage = Usage(tokens_in=len(ids), bos=self.encoder.bos_count(ids), shots_dropped=dropped)
-        return Ask(about=(request, usage), ids=ids, params=params)
+        return Ask(about=writing, ids=writing.ids, params=params)
 
     @cached_property
     def _repetition_penalty(self) -> float:
@@ -376,23 +320,14 @@ class VLLMBackend(Backend):
         return float(self.engine.config.model_config.get_diff_sampling_param().get("repetition_penalty", 1.0))
 
     def _written(self, told: Told) -> Generation | Failure:
-        request, usage = told.ask.about
+        writing: Writing = told.ask.about
         (written,) = told.output.outputs
-        usage = replace(usage, tokens_out=len(written.token_ids), seconds=told.seconds)
+        name, usage = writing.request.id, replace(writing.usage, tokens_out=len(written.token_ids), seconds=told.seconds)
         if written.finish_reason not in ("stop", "length"):
             message = f"vLLM ended the text with the reason {written.finish_reason!r}"
-            return Failure(request_id=request.id, kind="backend", message=message, usage=usage)
-        text = self.tokenizer.decode(written.token_ids, skip_special_tokens=True)
-        cut = min((at for string in request.sampling.stop if (at := text.find(string)) >= 0), default=len(text))
-        return Generation(request_id=request.id, text=text[:cut], finish_reason=written.finish_reason, usage=usage)
-
-
-def _too_long(request_id: str, tokens: int, dropped: int, limit: int) -> Failure:
-    without = f" without its {dropped} solved examples" if dropped else ""
-    usage = Usage(tokens_in=tokens, shots_dropped=dropped)
-    return Failure(
-        request_id=request_id, kind="too_long", message=f"{tokens} tokens{without}, the model reads {limit}", usage=usage
-    )
+            return Failure(request_id=name, kind="backend", message=message, usage=usage)
+        text, stopped = writing.until_stop(self.tokenizer.decode(written.token_ids, skip_special_tokens=True))
+        return Generation(request_id=name, text=text, finish_reason="stop" if stopped else written.finish_reason, usage=usage)
 
 
 def _kept(fitted: Iterable[T | Failure], failed: list[Failure]) -> Iterator[T]:
@@ -407,8 +342,3 @@ def _kept(fitted: Iterable[T | Failure], failed: list[Failure]) -> Iterator[T]:
 def _emptied(failed: list[Failure]) -> Iterator[Failure]:
     while failed:
         yield failed.pop(0)
-
-
-def _seed(seed: int, request_id: str) -> int:
-    """A stream of its own for each request, so that a text depends on nothing else."""
-    return int.from_bytes(hashlib.sha256(f"{seed}/{request_id}".encode()).digest()[:8], "big") >> 1

@@ -11,6 +11,7 @@ from mmedeval import ModelError
 from mmedeval.model_files import ModelFolder
 from mmedeval.text import first_line
 
+INDEX = "model.safetensors.index.json"
 # The floating-point types of safetensors that vLLM can compute in, in its words.
 PRECISIONS: Mapping[str, str] = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 
@@ -26,8 +27,24 @@ def stored_precision(folder: ModelFolder) -> str | None:
     return next((PRECISIONS[kind] for kind in kinds if kind in PRECISIONS), None)
 
 
+def check_weights(folder: ModelFolder) -> None:
+    """Raises `ModelError` where vLLM would read other files than transformers, and compute another model.
+
+    It takes those of Mistral's own kind, or those that an index names, or all that there are.
+    """
+    there = {file.name for file in folder.path.glob("*.safetensors")}
+    parts = folder.json(INDEX).get("weight_map")
+    named = {part for part in parts.values() if isinstance(part, str)} if isinstance(parts, dict) else set()
+    read = {name for name in there if name.startswith("consolidated")} or named or there
+    if folder.weights and read and read != {*folder.weights}:
+        raise ModelError(
+            f"in {folder.path} vLLM would read {', '.join(sorted(read))}, transformers {', '.join(folder.weights)}; "
+            f"move what is left over (of weights, or {INDEX}) to another folder"
+        )
+
+
 def _tensors(folder: ModelFolder, *, adapter: bool) -> Iterator[tuple[str, Any]]:
-    for name in folder.files:
+    for name in folder.names if adapter else folder.weights or folder.names:
         if name.endswith(".safetensors") and name.startswith("adapter_") == adapter:
             try:
                 with safe_open(folder.path / name, "np") as file:

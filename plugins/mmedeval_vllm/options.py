@@ -11,6 +11,8 @@ from mmedeval import UsageError
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 EXECUTORS = ("mp", "ray")
+# More than any count of tokens has, and few enough for all that takes them.
+LONGEST_NUMBER = 9
 # What vLLM's EngineArgs calls the settings that are handed on as they are.
 ENGINE_NAMES: Mapping[str, str] = {
     "quantization": "quantization",
@@ -86,8 +88,8 @@ def _boolean(name: str, value: str) -> bool:
 
 
 def _positive(name: str, value: str) -> int:
-    if not value.isascii() or not value.isdigit() or int(value) < 1:
-        raise UsageError(f"--model-arg {name}={value!r} is no whole number above 0")
+    if not value.isascii() or not value.isdigit() or len(value) > LONGEST_NUMBER or int(value) < 1:
+        raise UsageError(f"--model-arg {name}={value!r} is no whole number above 0, of at most {LONGEST_NUMBER} digits")
     return int(value)
 
 

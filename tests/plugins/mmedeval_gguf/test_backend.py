@@ -199,7 +199,7 @@ def test_a_token_that_ends_a_turn_ends_the_text(exported: Callable[..., Path], t
     with gguf(exported(source)) as plain:
         new: list[int] = []
         request = write("Which metal? Answer:", max_tokens=12)
-        job = plain._fit_writing(request)[0]
+        job = plain._job(plain.encoder.fit_writing(request, plain.max_length))
         from mmedeval_gguf.writing import write as run
 
         new = next(run(plain.engine, [job], together=1)).new
@@ -284,6 +284,9 @@ def test_templates_may_use_what_transformers_offers(template: str, model: Path, 
 @pytest.mark.parametrize(
     ("template", "sentence"),
     [
+        ("{{ messages[0]['content'] + 1 }}", "cannot be filled in: can only concatenate str"),
+        ("{% for i in range(10**6) %}a{% endfor %}", "cannot be filled in: Range too big"),
+        ("{% macro again() %}{{ again() }}{% endmacro %}{{ again() }}", "cannot be filled in: maximum recursion depth exceeded"),
         ("{{ raise_exception('no system message, please') }}", "cannot be filled in: no system message, please"),
         ("{% if %}", "cannot be filled in: "),
         ("{{ ''.__class__.__mro__ }}", "cannot be filled in: access to attribute '__class__' of 'str' object is unsafe"),
@@ -342,6 +345,55 @@ def test_what_has_no_token_is_refused(model: Path) -> None:
     assert "add_bos=true" in empty.message
 
 
+def test_half_of_a_surrogate_pair_is_refused_and_the_run_goes_on(backend: Any) -> None:
+    found = {response.request_id: response for response in backend.loglikelihood([ask("x\ud800", [" A"]), ask("x", [" A"], "b")])}
+    assert (found["a"].kind, type(found["b"])) == ("refused", Loglikelihoods)
+    (text,) = backend.generate([write("x\ud800")])
+    assert text.kind == "refused"
+
+
+# --- what is no number ---
+
+
+@pytest.fixture
+def spoilt(backend: Any, model: Path, tmp_path: Path) -> Path:
+    """The model with one token, ¿, that makes numbers of nothing."""
+    import gguf as package
+
+    path = tmp_path / "spoilt.gguf"
+    shutil.copy(model, path)
+    token = backend.vocabulary(" ¿")["input_ids"][-1]
+    (embeddings,) = (tensor for tensor in package.GGUFReader(path, "r+").tensors if tensor.name == "token_embd.weight")
+    embeddings.data[token] = np.nan
+    return path
+
+
+@pytest.mark.parametrize("arguments", [{}, {"flash_attention": "true"}, {"sequences": "2"}], ids=str)
+def test_what_is_no_number_is_told_and_spoils_nothing_that_is_asked_with_it(
+    arguments: dict[str, str], spoilt: Path, model: Path
+) -> None:
+    questions = [f"Is {'gold' * (i % 3)} number {i} a metal?" for i in range(6)]
+    poisoned = [f"Is number {i} ¿ a metal? {'Perhaps. ' * 9}" for i in range(3)]
+    scored = [ask(question, [" A", " B,C\n"], f"r{i}") for i, question in enumerate([*questions[:3], *poisoned, *questions[3:]])]
+    written = [write(request.prompt, request.id, max_tokens=6) for request in scored]
+    sound = [request.id for request in scored if "¿" not in request.prompt.question]
+    assert len(sound) == 6
+    with gguf(model, **arguments) as whole, gguf(spoilt, **arguments) as half:
+        values = answers(half, scored)
+        expected = answers(whole, [request for request in scored if request.id in sound])
+        assert [name for name in values if not math.isnan(values[name].values[1])] == [name for name in values if name in sound]
+        for name in sound:
+            assert values[name].values == pytest.approx(expected[name].values, abs=TOLERANCE)
+        found = {response.request_id: response for response in half.generate(written)}
+        wanted = texts(whole, [request for request in written if request.id in sound])
+        assert {name: found[name].text for name in sound} == {name: wanted[name].text for name in sound}
+        failed = [response for response in found.values() if isinstance(response, Failure)]
+        assert sorted(failure.request_id for failure in failed) == ["r3", "r4", "r5"]
+        assert all(failure.kind == "backend" and "no numbers" in failure.message for failure in failed)
+        # Nothing of it is left for what is asked next.
+        assert answers(half, scored[:1])["r0"].values == pytest.approx(expected["r0"].values, abs=TOLERANCE)
+
+
 # --- settings ---
 
 
@@ -367,6 +419,8 @@ WRONG: Mapping[str, Mapping[str, str]] = {
     "gpu_layers='-1' is no whole number of at least 0": {"gpu_layers": "-1"},
     "flash_attention='yes' is neither true nor false": {"flash_attention": "yes"},
     "sequences=65 is more than 64": {"sequences": "65"},
+    "threads=513 is more than 512": {"threads": "513"},
+    "batch_tokens='4294967296' is no whole number of at least 1, of at most 9 digits": {"batch_tokens": "4294967296"},
     "context=5000 is longer than the 4096 tokens that": {"context": "5000"},
 }
 
@@ -447,6 +501,17 @@ def test_an_adapter_gives_the_scores_of_the_merged_model(
         assert adapted.describe()["lora"] is not None
     assert max(abs(x - y) for name in wanted for x, y in zip(wanted[name].values, found[name].values, strict=True)) < 1e-4
     assert max(abs(x - y) for name in wanted for x, y in zip(wanted[name].values, without[name].values, strict=True)) > 0.1
+
+
+def test_an_adapter_may_lie_at_home(model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_adapter(tmp_path / "lora.gguf")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with gguf(model, lora="~/lora.gguf") as at_home, gguf(model, lora=str(tmp_path / "lora.gguf")) as named:
+        requests = uneven_requests()[:4]
+        assert {name: one.values for name, one in answers(at_home, requests).items()} == {
+            name: one.values for name, one in answers(named, requests).items()
+        }
+        assert at_home.fingerprint() == named.fingerprint()
 
 
 def test_a_wrong_adapter_is_one_sentence(model: Path, tmp_path: Path) -> None:

@@ -120,6 +120,119 @@ def test_a_value_of_an_unknown_type_is_damage(tmp_path: Path) -> None:
         read_header(file)
 
 
+U32, F32, STRING, ARRAY = 4, 6, 8, 9
+
+
+def pair(name: str, kind: int, value: bytes) -> bytes:
+    return text(name) + struct.pack("<I", kind) + value
+
+
+def whole(number: int) -> bytes:
+    return struct.pack("<I", number)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        # An array in an array in an array.
+        (struct.pack("<IQ", ARRAY, 1) * 3000, "unknown type 9"),
+        # So long that no machine can count to its end.
+        (struct.pack("<IQ", 10, 2**63) + b"\0" * 64, "is cut off"),
+        (struct.pack("<IQ", STRING, 2**63) + b"\0" * 64, "is cut off"),
+        (struct.pack("<IQ", STRING, 1) + struct.pack("<Q", 2**64 - 1), "is cut off"),
+        (struct.pack("<IQ", STRING, 2**40), "is cut off"),
+    ],
+    ids=["nested", "long", "many strings", "long string", "nothing"],
+)
+def test_a_forged_array_is_one_sentence(value: bytes, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.gguf"
+    file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + pair("tokenizer.ggml.tokens", ARRAY, value))
+    with pytest.raises(ModelError, match=sentence):
+        read_header(file)
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (pair("general.alignment", U32, whole(0)), "aligns its tensors by 0"),
+        (pair("general.alignment", STRING, text("x")), "aligns its tensors by 'x'"),
+        (pair("general.name", STRING, struct.pack("<Q", 2) + b"\xff\xfe"), "a text that is no UTF-8"),
+    ],
+)
+def test_a_forged_value_is_one_sentence(content: bytes, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.gguf"
+    file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 0, 1) + content + b"\0" * 64)
+    with pytest.raises(ModelError, match=f"{sentence}.*copy the file again"):
+        read_header(file)
+
+
+@pytest.mark.parametrize(("dimensions", "sentence"), [(5, "a tensor of 5 dimensions"), (2**32 - 1, "a tensor of 4294967295 dim")])
+def test_a_tensor_of_too_many_dimensions_is_damage(dimensions: int, sentence: str, tmp_path: Path) -> None:
+    file = tmp_path / "x.gguf"
+    file.write_bytes(b"GGUF" + struct.pack("<IQQ", 3, 1, 0) + text("a") + whole(dimensions) + b"\0" * 400)
+    with pytest.raises(ModelError, match=sentence):
+        read_header(file)
+
+
+def changed(model: Path, folder: Path, name: str, kind: int, value: bytes) -> Path:
+    """A copy of a file with another value under a name."""
+    import gguf
+
+    reader = gguf.GGUFReader(model)
+    kept = [field for field in reader.fields.values() if not field.name.startswith("GGUF.") and field.name != name]
+    pairs = b"".join(part.tobytes() for field in kept for part in field.parts) + pair(name, kind, value)
+    start = reader.tensors[0].field.offset
+    infos = model.read_bytes()[
+        start : reader.tensors[-1].field.offset + sum(part.nbytes for part in reader.tensors[-1].field.parts)
+    ]
+    header = b"GGUF" + struct.pack("<IQQ", 3, len(reader.tensors), len(kept) + 1) + pairs + infos
+    path = folder / "changed.gguf"
+    path.write_bytes(header + b"\0" * (-len(header) % 32) + model.read_bytes()[reader.data_offset :])
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "value"),
+    [
+        ("tokenizer.ggml.bos_token_id", U32, whole(10**9)),
+        ("tokenizer.ggml.eos_token_id", U32, whole(10**9)),
+        ("tokenizer.ggml.bos_token_id", STRING, text("<s>")),
+        ("llama.block_count", U32, whole(0)),
+        ("llama.block_count", U32, whole(10**9)),
+        ("llama.attention.layer_norm_rms_epsilon", F32, struct.pack("<f", -1.0)),
+        ("llama.attention.layer_norm_rms_epsilon", F32, struct.pack("<f", float("nan"))),
+        ("llama.rope.freq_base", F32, struct.pack("<f", float("inf"))),
+    ],
+)
+def test_numbers_for_which_llama_cpp_takes_others_or_ends_the_process_are_refused(
+    name: str, kind: int, value: bytes, model: Path, tmp_path: Path
+) -> None:
+    path = changed(model, tmp_path, name, kind, value)
+    with pytest.raises(ModelError, match=f"has {name}=.*its header is damaged"):
+        check_model(path, read_header(path))
+
+
+def test_a_part_of_a_model_is_told_by_a_number_and_by_nothing_else(model: Path, tmp_path: Path) -> None:
+    path = changed(model, tmp_path, "split.count", U32, whole(3))
+    with pytest.raises(ModelError, match="is one of 3 parts"):
+        check_model(path, read_header(path))
+    path = changed(model, tmp_path, "split.count", STRING, text("x"))
+    check_model(path, read_header(path))
+
+
+@pytest.mark.parametrize("role", ["unknown", "padding"])
+def test_a_token_beyond_the_last_that_only_a_template_may_name_is_no_token(
+    role: str, model: Path, llama_cpp: object, tmp_path: Path
+) -> None:
+    from mmedeval import Prompt
+    from mmedeval_gguf.backend import GGUFBackend
+
+    path = changed(model, tmp_path, f"tokenizer.ggml.{role}_token_id", U32, whole(10**9))
+    with GGUFBackend(str(path), {"threads": "1"}) as forged, GGUFBackend(str(model), {"threads": "1"}) as sound:
+        prompt = Prompt(question="Iron?", chat=True)
+        assert forged.encoder.encode_prompt(prompt) == sound.encoder.encode_prompt(prompt)
+
+
 def test_a_folder_is_answered_with_the_files_inside(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"is a folder; it holds no \.gguf file; use hf: for transformers"):
         find_file(str(tmp_path))

@@ -520,6 +520,13 @@ def test_any_other_error_of_the_model_ends_the_run_with_one_sentence(tiny: Calla
     assert "\n" not in str(caught.value)
 
 
+def test_more_positions_than_the_model_has_are_one_sentence(tiny: Callable[..., Path]) -> None:
+    backend = hf(tiny("gpt2", config={"max_position_embeddings": 8}), max_length="100")
+    with pytest.raises(BackendError, match=r"index out of range.*lower --model-arg max_length") as caught:
+        answer(backend, ask("Question: Is iron a metal?\nAnswer:", [" A", " B"]))
+    assert "\n" not in str(caught.value)
+
+
 def test_a_token_that_the_model_has_no_embedding_for_is_one_sentence(tiny: Callable[..., Path], tmp_path: Path) -> None:
     path = variant(tiny(), tmp_path / "more")
     tokenizer = AutoTokenizer.from_pretrained(path)
@@ -533,7 +540,7 @@ def test_a_token_that_the_model_has_no_embedding_for_is_one_sentence(tiny: Calla
 # --- adapters ---
 
 
-@pytest.fixture(scope="module", params=["lora", "dora"])
+@pytest.fixture(scope="module", params=["lora", "rslora", "dora", "rslora with dora"])
 def adapted(
     request: pytest.FixtureRequest, tiny: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[Path, Path, Any]:
@@ -543,7 +550,13 @@ def adapted(
     base = tiny()
     torch.manual_seed(7)
     config = LoraConfig(
-        r=4, target_modules=["q_proj", "v_proj"], use_dora=request.param == "dora", init_lora_weights=False, task_type="CAUSAL_LM"
+        r=4,
+        lora_alpha=16,
+        target_modules=["q_proj", "v_proj"],
+        use_rslora="rslora" in request.param,
+        use_dora="dora" in request.param,
+        init_lora_weights=False,
+        task_type="CAUSAL_LM",
     )
     model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config).eval()
     # As training would: magnitudes that no longer follow from the weights.
@@ -570,6 +583,17 @@ def test_an_adapter_gives_pefts_own_values_however_it_is_named(adapted: tuple[Pa
     assert answer(beside, request).values == pytest.approx(wanted, abs=TOLERANCE)
     assert max(abs(a - b) for a, b in zip(wanted, answer(hf(base), request).values, strict=True)) > 0.1
     assert alone.fingerprint() == beside.fingerprint() != hf(base).fingerprint()
+
+
+def test_an_adapter_finds_its_base_by_a_path_that_begins_at_its_own_folder(
+    adapted: tuple[Path, Path, Any], tmp_path: Path
+) -> None:
+    base, folder, model = adapted
+    shutil.copytree(base, tmp_path / "models" / "base")
+    own = Path(shutil.copytree(folder, tmp_path / "runs" / "adapter"))
+    edit_json(own / "adapter_config.json", base_model_name_or_path="../../models/base")
+    request = ask("Question: Is iron a metal?\nAnswer:", [" A", " B", " C"])
+    assert answer(hf(own), request).values == pytest.approx(own_values(model, base, request), abs=TOLERANCE)
 
 
 @pytest.mark.parametrize("whole", [False, True], ids=["its configuration", "all of it"])
@@ -610,7 +634,7 @@ def test_every_argument_in_the_help_is_read_and_none_else() -> None:
     "pair",
     [
         *("dtype=float64", "dtype=", "device=gpu", "device=cuda:x", "max_length=0", "max_length=-1", "batch_size=1.5"),
-        *("batch_tokens=٣", "add_bos=yes", "trust_remote_code=1", "use_safetensors="),
+        *("batch_tokens=٣", f"max_length={'9' * 5000}", "add_bos=yes", "trust_remote_code=1", "use_safetensors="),
     ],
 )
 def test_a_bad_argument_is_refused_at_once_with_its_name_and_value(pair: str, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import pickle
 import shutil
 import socket
 import subprocess
@@ -48,6 +49,11 @@ def sentence_of(action: Callable[[], object]) -> str:
     return text
 
 
+def edit_json(file: Path, **values: Any) -> None:
+    content = {**json.loads(file.read_text(encoding="utf-8")), **values}
+    file.write_text(json.dumps(content), encoding="utf-8")
+
+
 def load(path: Path | str, **arguments: str) -> None:
     backend = hf(path, **arguments)
     backend.check(chat=False)
@@ -83,20 +89,59 @@ def test_a_file_in_place_of_a_folder_is_one_sentence(tiny: Callable[..., Path]) 
         (lambda path: [(path / name).unlink() for name in ("tokenizer.json", "tokenizer_config.json")], "tokenizer in"),
         (lambda path: os.truncate(path / "model.safetensors", 5000), "model in"),
         (lambda path: os.truncate(path / "model.safetensors", 4), "model in"),
+        (
+            lambda path: (path / "generation_config.json").write_text('{"eos_token_id": 1'),
+            "generation_config.json cannot be read",
+        ),
+        (lambda path: (path / "tokenizer.json").write_text("[]"), "tokenizer in"),
+        (
+            lambda path: edit_json(path / "tokenizer.json", model={"type": "BPE", "vocab": {}, "merges": [["a", "b"]]}),
+            "out of vocabulary",
+        ),
+        (lambda path: edit_json(path / "tokenizer_config.json", tokenizer_class=5), "tokenizer in"),
+        (lambda path: edit_json(path / "tokenizer_config.json", bos_token=5), "tokenizer in"),
+        (lambda path: edit_json(path / "tokenizer_config.json", model_max_length="x"), "tokenizer in"),
+        (lambda path: edit_json(path / "config.json", hidden_size="x"), "expected int, got str (value: 'x')"),
+        (lambda path: edit_json(path / "config.json", num_attention_heads=0), "cannot be loaded"),
+        (lambda path: edit_json(path / "config.json", dtype="os"), "cannot be loaded"),
+        (lambda path: edit_json(path / "config.json", quantization_config=5), "cannot be loaded"),
+        (lambda path: edit_json(path / "config.json", hidden_size=32), "have other sizes than its config.json says"),
+        (lambda path: edit_json(path / "config.json", vocab_size=10**12), "have other sizes than its config.json says"),
     ],
     ids=[
         *("no config", "torn config", "UTF-16 config", "list as config", "no weights", "pickled weights"),
-        *("torn tokenizer", "no tokenizer", "torn weights", "torn header of weights"),
+        *("torn tokenizer", "no tokenizer", "torn weights", "torn header of weights", "torn generation config"),
+        *("list as tokenizer", "tokenizer that does not hold together", "number as tokenizer class", "number as BOS"),
+        *("text as tokenizer's length", "text as size", "no heads", "module as precision", "number as quantisation"),
+        *("other sizes", "enormous vocabulary"),
     ],
 )
 def test_a_broken_model_folder_is_one_sentence_that_names_it(
-    broken: Callable[[Path], object], wanted: str, tiny: Callable[..., Path], tmp_path: Path
+    broken: Callable[[Path], object],
+    wanted: str,
+    tiny: Callable[..., Path],
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     path = copy(tiny(), tmp_path / "model")
     broken(path)
     text = sentence_of(lambda: load(path))
     assert wanted in text
     assert str(path) in text
+    # transformers would print a table of the weights, by the names that the file gives them.
+    assert "REPORT" not in capfd.readouterr().err
+
+
+def test_weights_that_the_model_does_not_use_are_told_in_the_record_and_in_no_table(
+    tiny: Callable[..., Path], tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = copy(tiny(), tmp_path / "model")
+    edit_json(path / "config.json", num_hidden_layers=1)
+    backend = hf(path)
+    _ = backend.model
+    (warning,) = backend.runtime()["warnings"]
+    assert warning.startswith("the weights hold 9 tensors that the model does not use (model.layers.1.")
+    assert capfd.readouterr().err == ""
 
 
 def test_a_checkpoint_that_lacks_a_weight_is_refused_instead_of_filled_with_noise(
@@ -130,6 +175,50 @@ def test_pickled_weights_are_read_when_they_are_trusted(tiny: Callable[..., Path
     trusted.check(chat=False)
     assert torch.equal(trusted.model.lm_head.weight, hf(tiny()).model.lm_head.weight)
     assert "pytorch_model.bin" in trusted.describe()["files"]
+
+
+def test_where_both_are_there_weights_that_cannot_run_code_are_read(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    path = copy(tiny(), tmp_path / "both")
+    torch.save(load_file(tiny(seed=1) / "model.safetensors"), path / "pytorch_model.bin")
+    trusted = hf(path, use_safetensors="false")
+    assert torch.equal(trusted.model.lm_head.weight, hf(tiny()).model.lm_head.weight)
+
+
+class Trap:
+    """Leaves a file when it is unpickled."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> Any:
+        return Path.touch, (self.file,)
+
+
+def test_a_checkpoint_with_what_training_left_beside_it_loads_and_no_pickle_is_opened(
+    tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    path, sprung = copy(tiny(), tmp_path / "checkpoint-100"), tmp_path / "sprung"
+    pickled = pickle.dumps(Trap(sprung))
+    pickle.loads(pickled)  # noqa: S301  # the trap works
+    sprung.unlink()
+    left = [
+        "optimizer.pt",
+        "scheduler.pt",
+        "scaler.pt",
+        "rng_state.pth",
+        "training_args.bin",
+        "pytorch_model.bin",
+        "optimizer.bin",
+    ]
+    adapter = save_adapter(tiny(), tmp_path / "adapter")
+    for folder in (path, adapter):
+        (folder / "trainer_state.json").write_text('{"global_step": 100}', encoding="utf-8")
+        for name in [*left, "adapter_model.bin"]:
+            (folder / name).write_bytes(pickled)
+    load(path)
+    load(adapter)
+    assert hf(path).fingerprint() == hf(tiny()).fingerprint()
+    assert not sprung.exists()
 
 
 # --- fingerprints ---
@@ -232,6 +321,49 @@ def test_what_cannot_be_an_adapter_is_one_sentence(tiny: Callable[..., Path], tm
     assert "names no base model" in sentence_of(lambda: load(torn))
     shutil.rmtree(base)
     assert f"{base} does not exist" in sentence_of(lambda: load(adapter))
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"r": "x"}, "not supported between instances of 'str' and 'int'"),
+        ({"r": 5}, "size mismatch"),
+        ({"target_modules": "("}, "unterminated subpattern"),
+        ({"rank_pattern": []}, "has no attribute 'keys'"),
+        ({"layer_replication": [[0, 10**7]]}, "out of range"),
+        ({"peft_type": "PROMPT_TUNING"}, "does not fit its base model"),
+    ],
+)
+def test_a_damaged_adapter_configuration_is_one_sentence(
+    settings: dict[str, Any], told: str, tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    adapter = save_adapter(tiny(), tmp_path / "adapter")
+    edit_json(adapter / "adapter_config.json", **settings)
+    text = sentence_of(lambda: load(adapter))
+    assert told in text
+    assert str(adapter) in text
+
+
+def test_an_adapter_begun_by_chance_is_refused_and_one_begun_exactly_is_not(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    adapter = save_adapter(tiny(), tmp_path / "adapter")
+    edit_json(adapter / "adapter_config.json", init_lora_weights="pissa_niter_4")
+    assert "random decomposition" in sentence_of(lambda: hf(adapter).check(chat=False))
+    edit_json(adapter / "adapter_config.json", init_lora_weights="pissa")
+    hf(adapter).check(chat=False)
+
+
+def test_an_adapter_is_put_on_the_base_that_was_named_without_asking_for_the_one_that_it_names(
+    tiny: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from peft.utils import save_and_load
+
+    def asked(*_: Any) -> None:
+        raise AssertionError("the hub was asked")
+
+    adapter = save_adapter(tiny(), tmp_path / "adapter")
+    edit_json(adapter / "adapter_config.json", base_model_name_or_path="org/somewhere")
+    monkeypatch.setattr(save_and_load, "check_file_exists_on_hf_hub", asked)
+    load(tiny(), adapter=str(adapter))
 
 
 def test_an_adapter_that_does_not_fit_its_base_is_refused(tiny: Callable[..., Path], tmp_path: Path) -> None:
@@ -370,6 +502,7 @@ def test_a_model_of_the_hub_is_fetched_once_and_is_the_same_as_from_a_folder(
 ) -> None:
     extra = {
         "README.md": b"about",
+        "consolidated.safetensors": b"the same again",
         "modeling_own.py": b"raise SystemExit",
         "pytorch_model.bin": b"pickle",
         "pytorch_model.ot": b"x",

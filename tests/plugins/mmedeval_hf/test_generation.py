@@ -274,6 +274,32 @@ def test_any_other_error_while_writing_ends_the_run_with_one_sentence(tiny: Call
         list(backend.generate(ask_all(Sampling(max_tokens=4))))
 
 
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+@pytest.mark.parametrize("sharing", ["true", "false"])
+def test_a_text_whose_probabilities_are_no_numbers_is_a_failure_and_spoils_no_other(
+    sharing: str, temperature: float, tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "spoilt"
+    shutil.copytree(tiny(), path)
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(path), AutoTokenizer.from_pretrained(path)
+    poison = tokenizer(" ¿")["input_ids"][-1]
+    with torch.no_grad():
+        # As where numbers grew too large for half precision.
+        model.model.embed_tokens.weight[poison] = float("nan")
+    model.save_pretrained(path)
+    questions = [*QUESTIONS, *(f"{question} ¿" for question in QUESTIONS), *(f"again {question}" for question in QUESTIONS)]
+    spoilt = {f"r{i}" for i, question in enumerate(questions) if poison in tokenizer(question)["input_ids"]}
+    assert len(spoilt) == len(QUESTIONS)
+    requests = ask_all(Sampling(max_tokens=12, temperature=temperature), questions)
+    # The longest are read first, and rows take the places of rows that have ended.
+    responses = {one.request_id: one for one in hf(path, prefix_sharing=sharing, batch_size="4").generate(requests)}
+    assert {name for name, one in responses.items() if isinstance(one, Failure)} == spoilt
+    assert all(one.kind == "backend" and "no numbers" in one.message for one in responses.values() if isinstance(one, Failure))
+    sound = [request for request in requests if request.id not in spoilt]
+    found = [one for one in (responses[request.id] for request in sound) if isinstance(one, Generation)]
+    assert seen(found) == seen(written(hf(tiny(), prefix_sharing=sharing), sound))
+
+
 # --- sampling ---
 
 

@@ -197,3 +197,21 @@ def test_only_one_row_of_the_vocabulary_at_a_time_is_in_full_precision(
     pooled(compute, wanted)
     assert widths
     assert max(widths) <= compute.vocabulary
+
+
+@pytest.mark.parametrize("rows", ["2", "64"])
+@pytest.mark.parametrize("prefix", [(), tuple(PREFIX)])
+def test_a_row_of_what_is_no_number_ends_at_once_and_leaves_nothing_in_its_slot(
+    rows: str, prefix: Sequence[int], tiny: Callable[..., Path]
+) -> None:
+    compute = compute_of(tiny(), batch_size=rows)
+    sound = jobs(12, prefix=prefix)
+    expected = tokens(pooled(compute, sound))
+    with torch.no_grad():
+        compute.model.get_input_embeddings().weight[999] = float("nan")
+    # Longer than the others, so that they come first and the others into their slots.
+    spoilt = [replace(sound[1], ids=[*prefix, 999, *range(400, 440 + i)]) for i in range(3)]
+    found = pooled(compute, [*spoilt, *sound])
+    assert [found[i].broken for i in sorted(found)] == [True] * 3 + [False] * 12
+    assert [len(found[i].new or ()) for i in range(3)] == [1, 1, 1]
+    assert tokens(found)[3:] == expected

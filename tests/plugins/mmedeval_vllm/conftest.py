@@ -37,25 +37,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def trained(pytestconfig: pytest.Config) -> Path:
-    """A llama that has learnt the embedded questions; made once, kept in pytest's cache."""
-    spec = importlib.util.spec_from_file_location("trained_model", Path(__file__).parents[2] / "trained_model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    cache = pytestconfig.cache
-    assert cache is not None
-    found: Path = module.trained_model(cache.mkdir("trained_model"))
-    return found
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tiny: Callable[..., Path]) -> Path:
     """A model with random weights."""
-    from mmedeval_hf.tiny import make_tiny_model
-
-    return make_tiny_model(tmp_path_factory.mktemp("tiny"))
+    return tiny()
 
 
 @pytest.fixture(scope="session")

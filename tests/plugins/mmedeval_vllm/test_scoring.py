@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 
 from mmedeval import Failure, LoglikelihoodRequest, Loglikelihoods, Prompt, Usage
-from mmedeval_vllm.scoring import Scoring
+from mmedeval.tokens import Scoring
+from mmedeval_vllm.scoring import Asked
 
 CONTEXT = [7, 8, 9]
 
 
-def scoring(*continuations: list[int]) -> Scoring:
+def question(*continuations: list[int]) -> Asked:
     texts = tuple(map(str, continuations))
     request = LoglikelihoodRequest(
         id="a", prompt=Prompt(question="?"), continuations=texts, answers=(frozenset("A"),) * len(texts), options={}
     )
-    return Scoring(request=request, context=CONTEXT, continuations=list(continuations), usage=Usage(tokens_in=3))
+    return Asked(scoring=Scoring(request=request, context=CONTEXT, continuations=list(continuations), usage=Usage(tokens_in=3)))
 
 
 def value(prefix: tuple[int, ...]) -> float:
@@ -39,7 +40,7 @@ def rows(continuation: tuple[int, ...], cached: int, *, gaps: bool) -> Sequence[
     return [{}, *([{0: SimpleNamespace(logprob=5.0)}] * cached if gaps else []), *known]
 
 
-def values_of(asked: Scoring) -> tuple[float, ...]:
+def values_of(asked: Asked) -> tuple[float, ...]:
     response = asked.response()
     assert isinstance(response, Loglikelihoods)
     return response.values
@@ -52,7 +53,7 @@ def total(continuation: Sequence[int]) -> float:
 @pytest.mark.parametrize("gaps", [True, False], ids=["rows with anything", "no rows"])
 @pytest.mark.parametrize("cached", [0, 1, 2])
 def test_a_question_that_was_cached_gives_the_values_of_one_that_was_not(cached: int, gaps: bool) -> None:
-    asked = scoring([1, 2], [3], [1, 4, 5])
+    asked = question([1, 2], [3], [1, 4, 5])
     for continuation in asked.missing:
         asked.take(continuation, rows(continuation, cached, gaps=gaps), cached)
     assert asked.missing == []
@@ -61,7 +62,7 @@ def test_a_question_that_was_cached_gives_the_values_of_one_that_was_not(cached:
 
 @pytest.mark.parametrize("gaps", [True, False])
 def test_what_was_cached_of_a_continuation_comes_from_the_one_that_begins_alike(gaps: bool) -> None:
-    asked = scoring([1, 2, 3], [1, 2, 4])
+    asked = question([1, 2, 3], [1, 2, 4])
     asked.take((1, 2, 4), rows((1, 2, 4), 4, gaps=gaps), 4)  # read first, and nothing but its last token was run
     assert asked.missing == [(1, 2, 3), (1, 2, 4)]
     asked.take((1, 2, 3), rows((1, 2, 3), 0, gaps=gaps), 0)
@@ -70,7 +71,7 @@ def test_what_was_cached_of_a_continuation_comes_from_the_one_that_begins_alike(
 
 
 def test_what_nobody_has_brought_is_missing_and_asked_again_without_the_cache() -> None:
-    asked = scoring([1, 2])
+    asked = question([1, 2])
     asked.take((1, 2), rows((1, 2), 3, gaps=True), 3)
     assert asked.missing == [(1, 2)]
     asked.take((1, 2), rows((1, 2), 0, gaps=True), 0)
@@ -78,14 +79,14 @@ def test_what_nobody_has_brought_is_missing_and_asked_again_without_the_cache() 
 
 
 def test_a_continuation_that_stands_there_twice_is_asked_once_and_counts_twice() -> None:
-    asked = scoring([1], [1])
+    asked = question([1], [1])
     assert asked.missing == [(1,)]
     asked.take((1,), rows((1,), 0, gaps=False), 0)
     assert values_of(asked) == pytest.approx((total([1]), total([1])))
 
 
 def test_a_row_about_another_token_is_not_read_and_what_stays_missing_is_a_failure() -> None:
-    asked = scoring([1], [4])
+    asked = question([1], [4])
     asked.take((4,), rows((4,), 0, gaps=False), 0)
     asked.take((1,), rows((2,), 0, gaps=False), 0)
     assert asked.missing == [(1,)]
