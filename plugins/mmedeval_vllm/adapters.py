@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from mmedeval import ModelError
 from mmedeval.model_files import ModelFolder
 from mmedeval_vllm.headers import shapes
@@ -9,6 +12,12 @@ from mmedeval_vllm.headers import shapes
 # The ranks that vLLM makes room for.
 RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 PREFIX = "base_model.model."
+BEYOND = (
+    "alora_invocation_tokens", "bias", "layer_replication", "lora_bias", "modules_to_save", "target_parameters",
+    "trainable_token_indices", "use_bdlora", "use_qalora",
+)  # fmt: skip
+# Ways to begin the training of an adapter that leave its base as it is.
+BEGUN = ("eva", "gaussian", "lora_ga", "mica", "orthogonal")
 
 
 def room_for(adapter: ModelFolder) -> int:
@@ -19,8 +28,8 @@ def room_for(adapter: ModelFolder) -> int:
     kind = config.get("peft_type", "LORA")
     if kind == "LORA" and config.get("use_dora"):
         kind = "DoRA"
-    elif kind == "LORA" and config.get("target_parameters"):
-        kind = "LoRA of parameters outside of linear layers (target_parameters)"
+    elif kind == "LORA" and (beyond := _beyond(config)):
+        kind = f"LoRA with {', '.join(beyond)}"
     if kind != "LORA":
         raise ModelError(
             f"the adapter in {adapter.path} is of the kind {kind}, and vLLM runs plain LoRA only; "
@@ -35,6 +44,16 @@ def room_for(adapter: ModelFolder) -> int:
     raise ModelError(
         f"the adapter in {adapter.path} has the rank {rank}, and vLLM takes at most {RANKS[-1]}; use hf:, or merge it"
     )
+
+
+def _beyond(config: Mapping[str, Any]) -> list[str]:
+    """Settings of an adapter that change what it computes, and that vLLM refuses when all else is loaded, or leaves out."""
+    found = [name for name in BEYOND if config.get(name) not in (None, False, "none", [], {})]
+    begun = config.get("init_lora_weights")
+    if isinstance(begun, str) and begun.lower() not in BEGUN:
+        # These change the base, too, whenever peft loads the adapter.
+        found.append(f"init_lora_weights={begun}")
+    return found
 
 
 def adapted_modules(adapter: ModelFolder) -> list[str]:

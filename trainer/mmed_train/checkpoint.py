@@ -14,10 +14,13 @@ import numpy as np
 import numpy.typing as npt
 
 from mmedeval import ModelError
+from mmedeval.model_files import ModelFolder
 
 # bfloat16, which numpy lacks, is the upper half of a float32.
 DTYPES: Mapping[str, str] = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 LARGEST_HEADER = 100_000_000
+# Bytes that are compared at once.
+CHUNK = 2**24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +51,7 @@ class Checkpoint:
             content = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError as error:
             raise ModelError(f"{self.path} holds no {name}; name the folder that save_pretrained wrote") from error
-        except (ValueError, OSError) as error:
+        except (ValueError, OSError, RecursionError) as error:
             raise ModelError(f"{file} cannot be read: {error}; save the checkpoint again") from error
         if not isinstance(content, dict):
             raise ModelError(f"{file} holds no JSON object; save the checkpoint again")
@@ -56,19 +59,24 @@ class Checkpoint:
 
     @cached_property
     def tensors(self) -> Mapping[str, Tensor]:
-        """Every tensor by name, over all files of the checkpoint."""
-        if (self.path / "model.safetensors.index.json").is_file():
-            files = sorted({str(file) for file in self.json("model.safetensors.index.json").get("weight_map", {}).values()})
-        else:
-            files = ["model.safetensors"]
+        """Every tensor by name, over the files that transformers would read."""
+        files = ModelFolder(self.path).weights
+        if not files:
+            raise ModelError(f"{self.path / 'model.safetensors'} is not there; save the checkpoint again, in safetensors")
         found: dict[str, Tensor] = {}
         for file in files:
-            found.update(_header(self.path / file))
+            tensors = _header(self.path / file)
+            twice = sorted(found.keys() & tensors.keys())
+            if twice:
+                raise ModelError(f"{self.path} holds the tensor {twice[0]} in two files; copy or save the checkpoint again")
+            found.update(tensors)
         return found
 
     def read(self, name: str) -> npt.NDArray[Any]:
         """A tensor as float16 or float32, whichever holds it exactly (float64 is rounded to float32)."""
         tensor = self.tensors[name]
+        if not tensor.bytes:
+            return np.zeros(tensor.shape, dtype=np.float32)
         flat = np.memmap(tensor.file, dtype=DTYPES[tensor.dtype], mode="r", offset=tensor.start, shape=(math.prod(tensor.shape),))
         if tensor.dtype == "BF16":
             flat = (flat.astype(np.uint32) << 16).view(np.float32)  # type: ignore[assignment]
@@ -76,10 +84,19 @@ class Checkpoint:
             flat = flat.astype(np.float32)  # type: ignore[assignment]
         return np.asarray(flat).reshape(tensor.shape)
 
+    def same(self, one: str, other: str) -> bool:
+        """Whether two tensors are the same, byte for byte."""
+        a, b = self.tensors[one], self.tensors[other]
+        if (a.dtype, a.shape) != (b.dtype, b.shape):
+            return False
+        with a.file.open("rb") as left, b.file.open("rb") as right:
+            left.seek(a.start)
+            right.seek(b.start)
+            sizes = (min(CHUNK, a.bytes - done) for done in range(0, a.bytes, CHUNK))
+            return all(left.read(size) == right.read(size) for size in sizes)
+
 
 def _header(file: Path) -> dict[str, Tensor]:
-    if not file.is_file():
-        raise ModelError(f"{file} is not there; the export reads weights in safetensors: save the checkpoint again")
     size = file.stat().st_size
     broken = ModelError(f"{file} is no whole safetensors file; copy it again, or save the checkpoint again")
     with file.open("rb") as handle:
@@ -97,10 +114,12 @@ def _header(file: Path) -> dict[str, Tensor]:
                         "save the checkpoint in one of these"
                     )
                 start, end = entry["data_offsets"]
-                shape = tuple(int(length) for length in entry["shape"])
+                shape = tuple(entry["shape"])
+                if not all(type(each) is int and each >= 0 for each in (start, end, *shape)):
+                    raise broken
                 if end - start != math.prod(shape) * np.dtype(DTYPES[entry["dtype"]]).itemsize or 8 + length + end > size:
                     raise broken
                 found[name] = Tensor(file=file, dtype=entry["dtype"], shape=shape, start=8 + length + start, bytes=end - start)
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise broken from error
     return found

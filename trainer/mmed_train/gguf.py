@@ -31,6 +31,8 @@ ARCHITECTURES: Mapping[str, gguf.MODEL_ARCH] = {
     "qwen2": gguf.MODEL_ARCH.QWEN2,
 }
 Array = npt.NDArray[Any]
+# What float16 rounds to infinity: the numbers themselves, or the largest of a block over 127.
+_TOO_LARGE: Mapping[QuantizationType, float] = {QuantizationType.F16: 65520.0, QuantizationType.Q8_0: 127 * 65520.0}
 # Ways of turning positions that llama.cpp knows, with the numbers that each needs; and what others have to be.
 _ROPE: Mapping[str, Sequence[str]] = {
     "default": (),
@@ -84,6 +86,7 @@ def export_gguf(path: Path, out: Path, kind: Kind) -> Exported:
         raise ModelError(
             f"{path} has {rows} embeddings, but its config.json says {config['vocab_size']}; save the checkpoint again"
         )
+    _check_shapes(checkpoint)
     tokenizer = read_tokenizer(checkpoint, rows)
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
     writer = gguf.GGUFWriter(part, gguf.MODEL_ARCH_NAMES[arch])
@@ -91,6 +94,8 @@ def export_gguf(path: Path, out: Path, kind: Kind) -> Exported:
     writer.add_file_type(KINDS[kind][1])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
     warnings = [*_describe(writer, config), *tokenizer.warnings]
+    if config.get("tie_word_embeddings") and not _tied(checkpoint):
+        warnings.append("config.json says that the output layer is the embeddings, but it is another one, which is kept")
     _write_tokenizer(writer, tokenizer)
     try:
         _write(writer, planned)
@@ -127,7 +132,7 @@ def _plan(checkpoint: Checkpoint, arch: gguf.MODEL_ARCH, wanted: QuantizationTyp
     config = checkpoint.config
     layers = _number(config, "num_hidden_layers")
     names = gguf.get_tensor_name_map(arch, layers)
-    tied = bool(config.get("tie_word_embeddings", False))
+    tied = _tied(checkpoint)
     missing = {"model.embed_tokens.weight", "model.norm.weight"} | (set() if tied else {"lm_head.weight"})
     for layer in range(layers):
         for part in ("input_layernorm", "post_attention_layernorm", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"):
@@ -154,6 +159,37 @@ def _plan(checkpoint: Checkpoint, arch: gguf.MODEL_ARCH, wanted: QuantizationTyp
             )
         turned = permuted.get(source.split(".")[-2])
         yield _planned(name, tensor.shape, wanted, _reader(checkpoint, source, turned))
+
+
+def _tied(checkpoint: Checkpoint) -> bool:
+    """Whether the embeddings are the output layer, too: not where the files hold another one, whatever the configuration says."""
+    if not checkpoint.config.get("tie_word_embeddings", False):
+        return False
+    both = ("lm_head.weight", "model.embed_tokens.weight")
+    return not {*both} <= checkpoint.tensors.keys() or checkpoint.same(*both)
+
+
+def _check_shapes(checkpoint: Checkpoint) -> None:
+    """Raises `ModelError` where a tensor has other sizes than the configuration says, along which its rows are turned."""
+    config = checkpoint.config
+    hidden, inner = _number(config, "hidden_size"), _number(config, "intermediate_size")
+    queries, keys = (heads * _head_size(config) for heads in (_number(config, "num_attention_heads"), _kv_heads(config)))
+    matrices = {
+        "q_proj": (queries, hidden), "k_proj": (keys, hidden), "v_proj": (keys, hidden), "o_proj": (hidden, queries),
+        "gate_proj": (inner, hidden), "up_proj": (inner, hidden), "down_proj": (hidden, inner),
+    }  # fmt: skip
+    for name, tensor in checkpoint.tensors.items():
+        module, _, kind = name.rpartition(".")
+        wanted: tuple[int, ...] = matrices.get(module.rpartition(".")[2], (_number(config, "vocab_size"), hidden))
+        if "norm" in module:
+            wanted = (hidden,)
+        elif kind == "bias":
+            wanted = wanted[:1]
+        if kind in ("weight", "bias") and tensor.shape != wanted:
+            raise ModelError(
+                f"{checkpoint.path} holds {name} of the size {list(tensor.shape)}, its config.json says {list(wanted)}; "
+                "save the checkpoint again"
+            )
 
 
 def _order(source: str) -> tuple[int, str]:
@@ -184,25 +220,28 @@ def _reader(checkpoint: Checkpoint, source: str, heads: int | None) -> Callable[
 
 def _number(config: Mapping[str, Any], name: str) -> int:
     value = config.get(name)
-    if not isinstance(value, int) or value < 1:
+    if type(value) is not int or value < 1:
         raise ModelError(f"config.json has {name}={value!r}, which is no whole number above 0; save the checkpoint again")
     return value
 
 
 def _kv_heads(config: Mapping[str, Any]) -> int:
-    return int(config.get("num_key_value_heads") or _number(config, "num_attention_heads"))
+    given = config.get("num_key_value_heads") is not None
+    return _number(config, "num_key_value_heads" if given else "num_attention_heads")
 
 
 def _head_size(config: Mapping[str, Any]) -> int:
-    return int(config.get("head_dim") or _number(config, "hidden_size") // _number(config, "num_attention_heads"))
+    if config.get("head_dim") is not None:
+        return _number(config, "head_dim")
+    return _number(config, "hidden_size") // _number(config, "num_attention_heads")
 
 
 def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
     """How positions turn: transformers 5 keeps all in `rope_parameters`, older ones the scaling apart."""
-    rope = {
-        "rope_theta": config.get("rope_theta", 10000.0),
-        **(config.get("rope_parameters") or config.get("rope_scaling") or {}),
-    }
+    said = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if not isinstance(said, dict):
+        raise ModelError(f"config.json turns positions by {said!r}, which cannot be read; save the checkpoint again")
+    rope = {"rope_theta": config.get("rope_theta", 10000.0), **said}
     kind = rope["rope_type"] = rope.pop("type", None) or rope.get("rope_type", "default")
     rope.setdefault("original_max_position_embeddings", _number(config, "max_position_embeddings"))
     further = {name for name, value in rope.items() if name not in _ROPE.get(kind, ()) and value != _ROPE_DEFAULTS.get(name)}
@@ -211,9 +250,12 @@ def _rope(config: Mapping[str, Any]) -> dict[str, Any]:
             f"config.json turns positions by {kind!r} scaling ({', '.join(sorted(rope))}), which this export does not write; "
             "use llama.cpp's own: python convert_hf_to_gguf.py"
         )
-    for name in _ROPE[kind]:
-        if not isinstance(rope.get(name), int | float):
-            raise ModelError(f"config.json scales positions by {kind!r}, but has no {name}; save the checkpoint again")
+    for name in (*_ROPE[kind], "rope_theta", "original_max_position_embeddings"):
+        value = rope.get(name)
+        if not isinstance(value, int | float) or not value > 0:
+            raise ModelError(
+                f"config.json turns positions by {kind!r} scaling, but has {name}={value!r}; save the checkpoint again"
+            )
     return rope
 
 
@@ -234,7 +276,7 @@ def _describe(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> list[str]:
     warnings = []
     context = _number(config, "max_position_embeddings")
     windowed = config.get("use_sliding_window", config["model_type"] == "mistral")
-    window = config.get("sliding_window") if windowed else None
+    window = _number(config, "sliding_window") if windowed and config.get("sliding_window") is not None else None
     if window is not None and window < context:
         warnings.append(
             f"the model attends to {window} tokens, llama.cpp to all: the file's context ends at {window} of {context}"
@@ -249,7 +291,10 @@ def _describe(writer: gguf.GGUFWriter, config: Mapping[str, Any]) -> list[str]:
     writer.add_head_count_kv(_kv_heads(config))
     writer.add_key_length(_head_size(config))
     writer.add_value_length(_head_size(config))
-    writer.add_layer_norm_rms_eps(float(config.get("rms_norm_eps", 1e-6)))
+    epsilon = config.get("rms_norm_eps", 1e-6)
+    if not isinstance(epsilon, int | float) or not 0 <= epsilon < 1:
+        raise ModelError(f"config.json has rms_norm_eps={epsilon!r}, which is no small number; save the checkpoint again")
+    writer.add_layer_norm_rms_eps(float(epsilon))
     rope = _rope(config)
     writer.add_rope_dimension_count(_head_size(config))
     writer.add_rope_freq_base(float(rope["rope_theta"]))
@@ -288,11 +333,15 @@ def _write(writer: gguf.GGUFWriter, planned: list[_Planned]) -> None:
         loaded = tensor.load()
         if tensor.type is not QuantizationType.F16:
             loaded = loaded.astype(np.float32, copy=False)
-        with np.errstate(over="ignore"):
-            data = gguf.quantize(loaded, tensor.type)
-        if tensor.type is QuantizationType.F16 and not np.isfinite(data).all() and np.isfinite(loaded).all():
-            raise ModelError(f"the tensor {tensor.name} holds numbers too large for f16; export with --type f32")
-        writer.write_tensor_data(data)
+        largest = max(abs(float(loaded.max())), abs(float(loaded.min())))
+        if not math.isfinite(largest):
+            raise ModelError(
+                f"the tensor {tensor.name} holds what is no number (NaN or infinite); the checkpoint is damaged, or its training "
+                "came to nothing"
+            )
+        if largest >= _TOO_LARGE.get(tensor.type, math.inf):
+            raise ModelError(f"the tensor {tensor.name} holds numbers too large for {tensor.type.name}; export with --type f32")
+        writer.write_tensor_data(gguf.quantize(loaded, tensor.type))
 
 
 def _verify(path: Path, planned: list[_Planned]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 
 from mmed_train.checkpoint import Checkpoint
 from mmedeval import ModelError
+from mmedeval.text import first_line
 
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
 
@@ -51,6 +51,16 @@ class GGUFTokenizer:
 
 def read_tokenizer(checkpoint: Checkpoint, rows: int) -> GGUFTokenizer:
     """The tokenizer of a checkpoint with `rows` embeddings. Raises `ModelError` where llama.cpp has none that does the same."""
+    try:
+        return _read(checkpoint, rows)
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError, RecursionError) as error:
+        raise ModelError(
+            f"the tokenizer of {checkpoint.path} cannot be read ({type(error).__name__}: {first_line(error)}); copy the files of "
+            "the tokenizer that was saved with the model"
+        ) from error
+
+
+def _read(checkpoint: Checkpoint, rows: int) -> GGUFTokenizer:
     content = checkpoint.json("tokenizer.json")
     about = checkpoint.json("tokenizer_config.json")
     model = content.get("model") or {}
@@ -62,9 +72,10 @@ def read_tokenizer(checkpoint: Checkpoint, rows: int) -> GGUFTokenizer:
         **model["vocab"],
         **{token["content"]: token["id"] for token in content.get("added_tokens", [])},
     }
-    if max(vocabulary.values()) >= rows:
+    beyond = next((i for i in vocabulary.values() if type(i) is not int or not 0 <= i < rows), None)
+    if beyond is not None:
         raise ModelError(
-            f"the tokenizer of {checkpoint.path} has the token {max(vocabulary.values())}, but the model has {rows} embeddings; "
+            f"the tokenizer of {checkpoint.path} has the token {beyond!r}, but the model has {rows} embeddings; "
             "they do not belong together: copy the tokenizer that was saved with the model"
         )
     tokens = [f"[PAD{i}]" for i in range(rows)]
@@ -228,8 +239,10 @@ def _chat_template(checkpoint: Checkpoint, about: Mapping[str, Any]) -> str | No
     if file.is_file():
         return file.read_text(encoding="utf-8")
     if (checkpoint.path / "chat_template.json").is_file():
-        about = json.loads((checkpoint.path / "chat_template.json").read_text(encoding="utf-8"))
+        about = checkpoint.json("chat_template.json")
     template = about.get("chat_template")
     if isinstance(template, list):
-        return next((str(each["template"]) for each in template if each.get("name") == "default"), None)
+        template = next((each["template"] for each in template if each.get("name") == "default"), None)
+    if template is not None and not isinstance(template, str):
+        raise TypeError(f"a chat template is text, not {template!r}")
     return template

@@ -107,11 +107,28 @@ def test_a_torn_adapter_is_one_sentence(tiny: Path, adapter: Make) -> None:
 
 @pytest.mark.parametrize(
     ("settings", "room"),
-    [({"r": 1}, 8), ({"r": 8}, 8), ({"r": 9}, 16), ({"rank_pattern": {"q_proj": 200}}, 256), ({"r": 512}, 512)],
+    [
+        ({"r": 4, "bias": "none", "modules_to_save": None, "init_lora_weights": True, "layer_replication": []}, 8),
+        ({"init_lora_weights": "gaussian", "use_rslora": True}, 8),
+        ({"r": 1}, 8),
+        ({"r": 8}, 8),
+        ({"r": 9}, 16),
+        ({"rank_pattern": {"q_proj": 200}}, 256),
+        ({"r": 512}, 512),
+    ],
 )
 def test_the_room_for_an_adapter_is_the_next_rank_that_vllm_knows(settings: dict[str, Any], room: int, tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, **settings}))
     assert room_for(folder(tmp_path)) == room
+
+
+@pytest.mark.parametrize(
+    "settings", [{"r": "8"}, {"r": 0}, {"r": None}, {"rank_pattern": {"q_proj": "x"}}, {"rank_pattern": [1]}]
+)
+def test_a_rank_that_is_no_number_is_one_sentence(settings: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, **settings}))
+    with pytest.raises(ModelError, match=r"adapter_config\.json has the ranks .*, which are no whole numbers above 0"):
+        room_for(folder(tmp_path))
 
 
 @pytest.mark.parametrize(
@@ -120,7 +137,12 @@ def test_the_room_for_an_adapter_is_the_next_rank_that_vllm_knows(settings: dict
         ({"r": 513}, "rank 513"),
         ({"use_dora": True}, "DoRA"),
         ({"peft_type": "IA3"}, "IA3"),
-        ({"target_parameters": ["mlp.experts.down_proj"]}, "target_parameters"),
+        ({"target_parameters": ["mlp.experts.down_proj"]}, "LoRA with target_parameters"),
+        ({"modules_to_save": ["lm_head"], "bias": "all"}, "LoRA with bias, modules_to_save"),
+        ({"trainable_token_indices": [5]}, "LoRA with trainable_token_indices"),
+        ({"alora_invocation_tokens": [1, 2]}, "LoRA with alora_invocation_tokens"),
+        ({"init_lora_weights": "pissa_niter_4"}, "LoRA with init_lora_weights=pissa_niter_4"),
+        ({"init_lora_weights": "olora"}, "LoRA with init_lora_weights=olora"),
     ],
 )
 def test_an_adapter_that_vllm_cannot_run_is_refused_with_the_way_out(settings: dict[str, Any], told: str, tmp_path: Path) -> None:

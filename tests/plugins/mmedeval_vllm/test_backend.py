@@ -437,3 +437,13 @@ def test_settings_for_text_that_vllm_does_not_know_are_a_warning(vllm: VLLMBacke
     backend.__dict__["engine"] = vllm.engine
     (warning,) = backend.runtime()["warnings"]
     assert warning.startswith("the checkpoint sets no_repeat_ngram_size for generation, which vLLM leaves out")
+
+
+def test_half_of_a_surrogate_pair_is_refused_and_the_others_are_answered(vllm: VLLMBackend) -> None:
+    asked = [ask("x\ud800", [" A"]), ask("Iron is", [" A"], "b")]
+    found = {response.request_id: response for response in vllm.loglikelihood(asked)}
+    assert isinstance(found["a"], Failure)
+    assert (found["a"].kind, type(found["b"])) == ("refused", Loglikelihoods)
+    (text,) = vllm.generate([write("x\ud800")])
+    assert isinstance(text, Failure)
+    assert text.kind == "refused"

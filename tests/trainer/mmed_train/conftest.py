@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 from mmedeval import Task, TaskOptions
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
-from mmedeval_hf.tiny import make_tiny_model
+from mmedeval_hf.tiny import TinyModels, one_thread
 
 DATA = Path(__file__).parents[3].parent / "shared" / "data" / "mmedbench"
 # What pre-tokenizers like to disagree on: blanks, line ends, digits, contractions, marks, symbols, rare planes.
@@ -30,12 +28,9 @@ AWKWARD = (
 
 
 @pytest.fixture(scope="session", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Threads that share a tiny model wait for each other longer than they compute."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def single() -> Iterator[None]:
+    with one_thread():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -77,14 +72,6 @@ def published_texts() -> Sequence[str]:
 
 
 @pytest.fixture(scope="session")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
     """Makes a tiny checkpoint like `make_tiny_model`, without a path; the same call gives the same folder."""
-    made: dict[str, Path] = {}
-
-    def make(model_type: str = "llama", **arguments: Any) -> Path:
-        key = json.dumps([model_type, arguments], sort_keys=True, default=str)
-        if key not in made:
-            made[key] = make_tiny_model(tmp_path_factory.mktemp(model_type), model_type=model_type, **arguments)
-        return made[key]
-
-    return make
+    return TinyModels(tmp_path_factory.mktemp("tiny"))

@@ -165,6 +165,32 @@ def test_vectors_stay_in_f32_and_odd_rows_in_f16(checkpoint: Callable[..., Path]
     assert sizes["f32"] > 1.7 * sizes["f16"] > 2 * sizes["q8_0"]
 
 
+def test_an_output_layer_of_its_own_is_kept_though_the_configuration_ties_it(
+    checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    """As transformers does: the values of both are told by llama.cpp, too."""
+    path = changed_config(checkpoint(config=SIZES), tmp_path, tie_word_embeddings=True)
+    exported = export_gguf(path, tmp_path / "model.gguf", "f32")
+    assert "output.weight" in tensors(exported.path)
+    assert "another one, which is kept" in exported.warnings[0]
+    with backend(exported.path) as opened:
+        assert worst(scores(opened, PROMPTS, CONTINUATIONS), direct(path, PROMPTS, CONTINUATIONS)) < 2e-5
+
+
+def test_an_output_layer_that_is_the_embeddings_is_stored_once(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    tied = checkpoint("llama", config={**SIZES, "tie_word_embeddings": True})
+    copy = tmp_path / "twice"
+    shutil.copytree(tied, copy)
+    weights = load_file(copy / "model.safetensors")
+    assert "lm_head.weight" not in weights
+    save_file({**weights, "lm_head.weight": weights["model.embed_tokens.weight"].clone()}, copy / "model.safetensors")
+    exported = export_gguf(copy, tmp_path / "model.gguf", "f32")
+    assert exported.warnings == ()
+    assert "output.weight" not in tensors(exported.path)
+
+
 def test_the_same_checkpoint_gives_the_same_bytes(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "other").mkdir()
     assert export(checkpoint(), tmp_path).read_bytes() == export(checkpoint(), tmp_path / "other").read_bytes()
@@ -393,6 +419,17 @@ def changed_config(path: Path, folder: Path, **settings: Any) -> Path:
     return copy
 
 
+def with_text(path: Path, folder: Path, name: str, content: str) -> Path:
+    copy = folder / "changed"
+    shutil.copytree(path, copy)
+    (copy / name).write_text(content, encoding="latin-1")
+    return copy
+
+
+def with_json(path: Path, folder: Path, name: str, **values: Any) -> Path:
+    return with_text(path, folder, name, json.dumps({**json.loads((path / name).read_text(encoding="utf-8")), **values}))
+
+
 REFUSED: Mapping[str, Callable[[Path, Path], Path]] = {
     "is of type 'bloom'": lambda path, folder: changed_config(path, folder, model_type="bloom"),
     "turns positions by 'dynamic' scaling": lambda path, folder: changed_config(
@@ -401,6 +438,52 @@ REFUSED: Mapping[str, Callable[[Path, Path], Path]] = {
     "has the activation 'gelu'": lambda path, folder: changed_config(path, folder, hidden_act="gelu"),
     "lacks 9 of its model's tensors": lambda path, folder: changed_config(path, folder, num_hidden_layers=3),
     "holds the tensor model.layers.1.": lambda path, folder: changed_config(path, folder, num_hidden_layers=1),
+    "holds model.layers.0.self_attn.k_proj.weight of the size [64, 64], its config.json says [16, 64]": lambda path, folder: (
+        changed_config(path, folder, num_key_value_heads=1)
+    ),
+    "holds model.layers.0.self_attn.k_proj.weight of the size [64, 64], its config.json says [32, 64]": lambda path, folder: (
+        changed_config(path, folder, head_dim=8)
+    ),
+    "holds model.layers.0.mlp.down_proj.weight of the size [64, 176], its config.json says [64, 100]": lambda path, folder: (
+        changed_config(path, folder, intermediate_size=100)
+    ),
+    "holds lm_head.weight of the size [1110, 64], its config.json says [1110, 32]": lambda path, folder: changed_config(
+        path, folder, hidden_size=32, head_dim=16
+    ),
+    "num_key_value_heads='x'": lambda path, folder: changed_config(path, folder, num_key_value_heads="x"),
+    "head_dim=0": lambda path, folder: changed_config(path, folder, head_dim=0),
+    "num_attention_heads=True": lambda path, folder: changed_config(path, folder, num_attention_heads=True),
+    "rms_norm_eps='x'": lambda path, folder: changed_config(path, folder, rms_norm_eps="x"),
+    "turns positions by 5": lambda path, folder: changed_config(path, folder, rope_parameters=5),
+    "has rope_theta='x'": lambda path, folder: changed_config(
+        path, folder, rope_parameters={"rope_type": "default", "rope_theta": "x"}
+    ),
+    "the token -1, but the model has": lambda path, folder: rewrite_tokenizer(
+        path, folder, lambda content: content["model"]["vocab"].update(zzz=-1)
+    ),
+    "the token 'x', but the model has": lambda path, folder: rewrite_tokenizer(
+        path, folder, lambda content: content["model"]["vocab"].update(zzz="x")
+    ),
+    "cannot be read (KeyError: 'vocab')": lambda path, folder: rewrite_tokenizer(
+        path, folder, lambda content: content["model"].pop("vocab")
+    ),
+    "cannot be read (KeyError: 'merges')": lambda path, folder: rewrite_tokenizer(
+        path, folder, lambda content: content["model"].pop("merges")
+    ),
+    "cannot be read (KeyError: 'special')": lambda path, folder: rewrite_tokenizer(
+        path, folder, lambda content: content["added_tokens"][0].pop("special")
+    ),
+    "cannot be read (TypeError: ": lambda path, folder: rewrite_tokenizer(
+        path, folder, lambda content: content.update(added_tokens=[5])
+    ),
+    "cannot be read (AttributeError: ": lambda path, folder: rewrite_tokenizer(
+        path, folder, lambda content: content.update(model=[1])
+    ),
+    "cannot be read (TypeError: a chat template is text, not 5)": lambda path, folder: with_json(
+        path, folder, "tokenizer_config.json", chat_template=5
+    ),
+    "chat_template.json cannot be read": lambda path, folder: with_text(path, folder, "chat_template.json", "{"),
+    "cannot be read (UnicodeDecodeError: ": lambda path, folder: with_text(path, folder, "chat_template.jinja", "\xff"),
     "num_hidden_layers=None": lambda path, folder: changed_config(path, folder, num_hidden_layers=None),
     "embeddings, but its config.json says 100": lambda path, folder: changed_config(path, folder, vocab_size=100),
     "they do not belong together": lambda path, folder: rewrite_tokenizer(
@@ -409,7 +492,7 @@ REFUSED: Mapping[str, Callable[[Path, Path], Path]] = {
     "turns positions by 'yarn' scaling (attention_factor, factor": lambda path, folder: changed_config(
         path, folder, rope_parameters={"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "attention_factor": 1.5}
     ),
-    "scales positions by 'llama3', but has no low_freq_factor": lambda path, folder: changed_config(
+    "turns positions by 'llama3' scaling, but has low_freq_factor=None": lambda path, folder: changed_config(
         path, folder, rope_parameters={"rope_type": "llama3", "rope_theta": 1e4, "factor": 2.0}
     ),
     "a way of splitting text": lambda path, folder: rewrite_tokenizer(
@@ -455,10 +538,45 @@ def test_numbers_beyond_f16_are_refused_and_nothing_is_left(checkpoint: Callable
     model = AutoModelForCausalLM.from_pretrained(path)
     model.model.layers[1].mlp.up_proj.weight.data[0, 0] = 1e5
     model.save_pretrained(path)
-    with pytest.raises(ModelError, match=r"blk\.1\.ffn_up\.weight holds numbers too large for f16; export with --type f32"):
+    with pytest.raises(ModelError, match=r"blk\.1\.ffn_up\.weight holds numbers too large for F16; export with --type f32"):
         export(path, tmp_path, "f16")
     assert [file.name for file in tmp_path.iterdir()] == ["large"]
     assert export(path, tmp_path).is_file()
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "fits"),
+    [("f16", 65504.0, True), ("f16", -65520.0, False), ("q8_0", 127 * 65504.0, True), ("q8_0", -127 * 65520.0, False)],
+)
+def test_what_a_type_can_hold_is_what_it_gives_back(
+    kind: Kind, number: float, fits: bool, checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "large"
+    shutil.copytree(checkpoint(), path)
+    model = AutoModelForCausalLM.from_pretrained(path)
+    model.model.layers[1].mlp.up_proj.weight.data[0, 0] = number
+    model.save_pretrained(path)
+    if not fits:
+        with pytest.raises(ModelError, match=rf"holds numbers too large for {kind.upper()}"):
+            export(path, tmp_path, kind)
+        return
+    stored = tensors(export(path, tmp_path, kind))["blk.1.ffn_up.weight"]
+    assert gguf.dequantize(stored.data, stored.tensor_type)[0, 0] == pytest.approx(number, rel=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["f32", "f16", "q8_0"])
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers_are_not_exported(
+    kind: Kind, number: float, checkpoint: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "diverged"
+    shutil.copytree(checkpoint(), path)
+    model = AutoModelForCausalLM.from_pretrained(path)
+    model.model.layers[1].mlp.up_proj.weight.data[3, 3] = number
+    model.save_pretrained(path)
+    with pytest.raises(ModelError, match=r"blk\.1\.ffn_up\.weight holds what is no number \(NaN or infinite\)"):
+        export(path, tmp_path, kind)
+    assert [file.name for file in tmp_path.iterdir()] == ["diverged"]
 
 
 @pytest.mark.parametrize("cut", [4, 100, -10])
