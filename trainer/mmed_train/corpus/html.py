@@ -126,8 +126,9 @@ def extract_html(page: bytes | Path, language: str, *, most_characters: int = 5_
             data = file.read(LONGEST + 1)
     else:
         data = page
+    name = str(page) if isinstance(page, Path) else "the page"
     if len(data) > LONGEST:
-        raise DataError(f"the page has more than {LONGEST >> 20} MB; cut it into pages of less")
+        raise DataError(f"{name} has more than {LONGEST >> 20} MB; cut it into pages of less")
     text, warnings = decoded(data, language)
     reader = _Reader(most_characters)
     finished = _feed(reader, text)
@@ -135,8 +136,8 @@ def extract_html(page: bytes | Path, language: str, *, most_characters: int = 5_
         warnings = [*warnings, f"only the first {MOST_TAGS} tags or {most_characters} characters were read; the page has more"]
     found = _written(_wanted(reader.blocks))
     if not found:
-        what = "the page" if finished else "the part of the page that was read"
-        raise DataError(f"{what} has no text; save a page that scripts fill from a browser, as it is shown")
+        what = "" if finished else "the part that was read of "
+        raise DataError(f"{what}{name} has no text; save a page that scripts fill from a browser, as it is shown")
     return Extracted(text=found, warnings=tuple(warnings))
 
 

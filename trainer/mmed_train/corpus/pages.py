@@ -178,7 +178,7 @@ def _follows(before: Glyph, glyph: Glyph) -> bool:
 
 def _piece(text: str, run: Sequence[Glyph]) -> Iterator[Piece]:
     text = clean(text).strip()
-    if text and run:
+    if text:
         size = median(glyph[4] - glyph[3] for glyph in run)
         yield Piece(
             text=text,

@@ -320,12 +320,19 @@ class TestHarm:
         monkeypatch.setattr("mmed_train.corpus.html.LONGEST", len(page))
         assert extract_html(path, "en") == extract_html(page, "en")
         path.write_bytes(page + b" ")
-        for given in (path, page + b" "):
-            with pytest.raises(DataError, match="the page has more than 0 MB; cut it into"):
-                extract_html(given, "en")
+        with pytest.raises(DataError, match=r"page\.html has more than 0 MB; cut it into"):
+            extract_html(path, "en")
+        with pytest.raises(DataError, match="the page has more than 0 MB; cut it into"):
+            extract_html(page + b" ", "en")
+
+    def test_a_file_without_text_is_named(self, tmp_path: Path) -> None:
+        path = tmp_path / "page.html"
+        path.write_bytes(b"<script>x()</script>")
+        with pytest.raises(DataError, match=r"page\.html has no text; save a page that scripts fill"):
+            extract_html(path, "en")
 
     def test_a_file_without_an_end_is_not_read_to_it(self) -> None:
-        with pytest.raises(DataError, match="the page has more than 64 MB; cut it into"):
+        with pytest.raises(DataError, match="/dev/zero has more than 64 MB; cut it into"):
             extract_html(Path("/dev/zero"), "en")
 
     def test_any_bytes_may_be_given(self) -> None:
