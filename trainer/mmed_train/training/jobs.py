@@ -10,8 +10,9 @@ from typing import Any
 
 from mmed_train.corpus.config import read_corpus
 from mmed_train.corpus.mixing import Mix, Windows
+from mmed_train.corpus.run import step_folder
 from mmed_train.corpus.shards import Kind, TokenSpace, open_shards
-from mmed_train.corpus.steps import mix_of
+from mmed_train.corpus.steps import SHARDS, mix_of
 from mmed_train.training import harness
 from mmed_train.training.items import Items, read_items, tokens_of
 from mmed_train.training.loop import Job, count_steps, processes
@@ -83,7 +84,7 @@ def open_corpus(recipe: Recipe, tokenizer: str | None) -> tuple[TokenSpace, Mix,
     data, told = recipe.data, recipe.mix
     if data.corpus:
         corpus = read_corpus(recipe.inside(data.corpus))
-        folder = corpus.output / "tokenize"
+        folder = step_folder(corpus, "tokenize") / SHARDS
         if not folder.is_dir():
             raise DataError(f"{corpus.output} holds no token shards yet; run: mmed-train corpus run {data.corpus}")
         paths, mix, window = [folder], mix_of(corpus), corpus.mix.window

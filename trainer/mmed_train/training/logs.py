@@ -27,12 +27,12 @@ def card_rate(name: str) -> float | None:
     return next((rate * 1e12 for card, rate in CARDS.items() if card in name), None)
 
 
-def flops_per_token(parameters: int, *, layers: int, hidden: int, length: int) -> float:
+def flops_per_token(parameters: int, *, layers: int, width: int, length: int) -> float:
     """Of a training step, forward and backward, without what gradient checkpointing computes again.
 
-    6 per parameter of a matrix, and 12 x layers x hidden x length for attention (Chowdhery et al. 2022, PaLM, appendix B).
+    6 per parameter of a matrix, and 12 x layers x width x length for attention, `width` being heads x their size (Chowdhery et al. 2022, PaLM, appendix B).
     """
-    return 6 * parameters + 12 * layers * hidden * length
+    return 6 * parameters + 12 * layers * width * length
 
 
 def mfu_of(model: Any, device: Any, length: int | None) -> Callable[[float], float] | None:
@@ -48,7 +48,9 @@ def mfu_of(model: Any, device: Any, length: int | None) -> Callable[[float], flo
     matrices = sum(p.numel() for p in model.parameters()) - model.get_input_embeddings().weight.numel() * (
         not config.tie_word_embeddings
     )
-    each = flops_per_token(matrices, layers=config.num_hidden_layers, hidden=config.hidden_size, length=length or 0)
+    heads = config.num_attention_heads
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
+    each = flops_per_token(matrices, layers=config.num_hidden_layers, width=width, length=length or 0)
     return lambda tokens: tokens * each / rate
 
 

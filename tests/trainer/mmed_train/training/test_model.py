@@ -1,0 +1,130 @@
+"""The model: no document sees another, float32 weights, adapters that train."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mmed_train.training import model as module
+from mmed_train.training.jobs import prepare
+from mmed_train.training.model import check_isolation, leak, load_model, parameters_of
+from mmed_train.training.recipe import Recipe
+from mmedeval.errors import DataError, ModelError, UsageError
+from mmedeval_hf.tiny import make_tiny_model
+
+Make = Callable[..., Recipe]
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2", "mistral", "gemma2", "gpt2"])
+@pytest.mark.parametrize("attention", ["eager", "sdpa"])
+def test_documents_in_a_row_do_not_see_each_other(kind: str, attention: str, tmp_path: Path) -> None:
+    from transformers import AutoModelForCausalLM
+
+    path = make_tiny_model(tmp_path, model_type=kind, vocabulary=300)
+    model = AutoModelForCausalLM.from_pretrained(path, attn_implementation=attention)
+    model.config.use_cache = False
+    assert leak(model, rows=2) == 0.0
+
+
+def test_a_model_whose_documents_see_each_other_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    """BLOOM has no positions that could begin again."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model("bloom", vocab_size=100, hidden_size=32, n_layer=2, n_head=2)
+    model = AutoModelForCausalLM.from_config(config)
+    model.config.use_cache = False
+    with pytest.raises(ModelError, match=r"documents in a row (would )?see each other.*; a way out"):
+        check_isolation(model, rows=1, way_out="a way out")
+
+
+def test_the_check_would_see_a_leak(base: Path) -> None:
+    """A mask of ones says that all is one document."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(base)
+    forward = model.forward
+    model.forward = lambda **given: forward(**{**given, "attention_mask": torch.ones_like(given["input_ids"])})
+    assert leak(model) > 0.01
+    with pytest.raises(ModelError, match=r"a logit moved by"):
+        check_isolation(model, rows=1, way_out="-")
+
+
+@pytest.mark.parametrize(("kind", "targets"), [("lora", ["q_proj", "v_proj"]), ("dora", ["all-linear"])])
+def test_an_adapter_trains_its_own_weights_alone(kind: str, targets: list[str], recipe: Make, base: Path) -> None:
+    told = recipe("finetune", adapter={"kind": kind, "r": 4, "targets": targets}, model={"gradient_checkpointing": True})
+    model = load_model(told, seed=0)
+    everything, trained = parameters_of(model)
+    assert 0 < trained < everything / 3
+    assert all(("lora_" in name) == parameter.requires_grad for name, parameter in model.named_parameters())
+    loss = model(input_ids=torch.arange(10)[None], labels=torch.arange(10)[None]).loss
+    loss.backward()
+    # The second matrix begins at zero, so that the first one gets its gradients later.
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for name, p in model.named_parameters() if "lora_B" in name)
+    assert model.peft_config["default"].base_model_name_or_path == str(base)
+
+
+def test_targets_that_the_model_does_not_have_are_told(recipe: Make) -> None:
+    with pytest.raises(ModelError, match=r"adapter.targets = wqkv: .*not found"):
+        load_model(recipe("finetune", adapter={"kind": "lora", "targets": ["wqkv"]}), seed=0)
+
+
+def test_new_weights_are_those_of_the_seed(recipe: Make, base: Path) -> None:
+    told = recipe(model={"path": None, "config": str(base), "tokenizer": str(base)})
+    one, same, other = (load_model(told, seed=seed).state_dict() for seed in (1, 1, 2))
+    assert all(torch.equal(one[name], same[name]) for name in one)
+    assert any(not torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_tokenizer_that_did_not_make_the_shards_is_refused(recipe: Make, tmp_path: Path) -> None:
+    other = make_tiny_model(tmp_path / "other", texts=["entirely other words " * 50], vocabulary=390)
+    with pytest.raises(DataError, match=r"was made with another tokenizer .*tokenize its source again with the right one"):
+        prepare(recipe(model={"tokenizer": str(other)}), say=print)
+
+
+def test_a_model_with_fewer_embeddings_than_the_tokenizer_has_tokens_is_refused(recipe: Make, base: Path, tmp_path: Path) -> None:
+    settings = json.loads((base / "config.json").read_text())
+    (tmp_path / "small.json").write_text(json.dumps({**settings, "vocab_size": 300}))
+    told = recipe(model={"path": None, "config": str(tmp_path / "small.json"), "tokenizer": str(base)})
+    with pytest.raises(ModelError, match=r"the shards hold tokens up to \d+, the model knows 300; tokenize the corpus"):
+        prepare(told, say=print)
+    tuned = recipe("finetune", model={"path": None, "config": str(tmp_path / "small.json"), "tokenizer": str(base)})
+    with pytest.raises(ModelError, match=r"embeddings"):
+        prepare(tuned, say=print)
+
+
+def test_rows_longer_than_the_models_positions_are_refused(recipe: Make) -> None:
+    with pytest.raises(UsageError, match=r"mix.window = 5000 is more than the 4096 positions of the model; lower it"):
+        prepare(recipe(mix={"window": 5000}), say=print)
+
+
+@pytest.mark.parametrize(
+    ("model", "said"),
+    [
+        ({"path": "./nowhere"}, r"the model folder .*nowhere does not exist"),
+        ({"path": None, "config": "no.json", "tokenizer": "BASE"}, r"no.json cannot be used as a model's config"),
+    ],
+)
+def test_a_model_that_is_not_there_is_one_sentence(model: dict[str, Any], said: str, recipe: Make, base: Path) -> None:
+    told = {name: str(base) if value == "BASE" else value for name, value in model.items()}
+    with pytest.raises(ModelError, match=said):
+        prepare(recipe(model=told), say=print)
+
+
+def test_an_adapter_as_the_base_is_refused(recipe: Make, tmp_path: Path) -> None:
+    (tmp_path / "lora").mkdir()
+    (tmp_path / "lora" / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"is an adapter; merge it first"):
+        prepare(recipe(model={"path": str(tmp_path / "lora")}), say=print)
+
+
+def test_qlora_without_bitsandbytes_says_what_is_missing(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    import importlib.util
+
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"needs bitsandbytes, not installed here"):
+        module._four_bits()
