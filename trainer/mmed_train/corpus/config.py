@@ -239,6 +239,13 @@ def _check(corpus: Corpus, where: Lines) -> None:
                 raise where.unknown("language", language, LANGUAGES, table=table, key=name)
             if not value >= 0:  # nor a NaN
                 raise where.wrong(f"{name}.{language} = {value:g} is below 0", table, 0, name)
+    spoken = {source.language for source in corpus.sources}
+    for name, values in (("weights", corpus.mix.weights or {}), ("caps", corpus.mix.caps)):
+        for language in values:
+            if language not in spoken:
+                raise where.unknown("language of a source", language, spoken, table="mix", key=name)
+    if corpus.mix.weights is not None and (left_out := sorted(spoken - {*corpus.mix.weights})):
+        raise where.wrong(f"weights: none for {', '.join(left_out)}; 0 leaves a language out", "mix", 0, "weights")
     if corpus.mix.window < 2:
         raise where.wrong(f"window = {corpus.mix.window} is below 2 tokens", "mix", 0, "window")
     if corpus.mix.temperature < 1:

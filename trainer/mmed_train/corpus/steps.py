@@ -397,14 +397,17 @@ def mix_step(corpus: Corpus) -> Step:
 def mix_of(corpus: Corpus) -> Mix:
     """How an epoch of the corpus is made up."""
     told = corpus.mix
-    return Mix(
-        weights=told.weights,
-        temperature=told.temperature,
-        epochs={source.name: source.epochs for source in corpus.sources if source.epochs != 1.0},
-        tokens=told.tokens,
-        caps=told.caps,
-        most_epochs=told.most_epochs,
-    )
+    try:
+        return Mix(
+            weights=told.weights,
+            temperature=told.temperature,
+            epochs={source.name: source.epochs for source in corpus.sources if source.epochs != 1.0},
+            tokens=told.tokens,
+            caps=told.caps,
+            most_epochs=told.most_epochs,
+        )
+    except UsageError as error:
+        raise DataError(f"{corpus.file}: [mix] {error}") from error
 
 
 def _count_mix(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> Counts:
@@ -475,8 +478,6 @@ def check(corpus: Corpus, steps: Mapping[str, Step]) -> None:
         _test_samples(corpus.decontaminate.tasks, str(_data_dir(corpus) or ""))
     if "tokenize" in steps:
         _encoder(corpus)
-    if "mix" in steps:
-        mix_of(corpus).shares({_kind(source): 1 for source in corpus.sources})
 
 
 MAKERS: Sequence[Callable[[Corpus], Step]] = (extract_step, filter_step, dedup_step, decontaminate_step, tokenize_step, mix_step)

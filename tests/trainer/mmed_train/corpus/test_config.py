@@ -34,6 +34,9 @@ ja = 0.1
 
 [tokenize]
 tokenizer = "tok"
+
+[mix]
+weights = { en = 1, ja = 2 }
 """
 
 
@@ -75,6 +78,11 @@ def test_a_description_is_read_with_its_defaults(tmp_path: Path) -> None:
         ("hits = { en = 3 }", "hits = { it = 3 }", 19, "unknown language 'it'"),
         ("hits = { en = 3 }", "hits = 3", 19, "hits = 3 is no table of numbers by language"),
         ("ja = 0.1", "ja = -0.1", 21, "share.ja = -0.1 is below 0"),
+        ("ja = 2 }", "jp = 2 }", 28, "unknown language 'jp'; did you mean ja?"),
+        ("ja = 2 }", "fr = 2 }", 28, "unknown language of a source 'fr'; known: en, ja"),
+        (", ja = 2 }", " }", 28, "weights: none for ja; 0 leaves a language out"),
+        ("ja = 2 }", "ja = -2 }", 28, "weights.ja = -2 is below 0"),
+        ("ja = 2 }", "ja = 2 }\ncaps = { ru = 1 }", 29, "unknown language of a source 'ru'; known: en, ja"),
     ],
 )
 def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, old: str, new: str, line: int, words: str) -> None:
@@ -89,7 +97,7 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path: Path, old: str, new: str,
     ("old", "new", "words"),
     [
         ('output = "out"', "", "names no output"),
-        ("[tokenize]", "[mix]", "unknown setting 'tokenizer'"),
+        ("[tokenize]", "[dedup]", "unknown setting 'tokenizer'"),
         ('tokenizer = "tok"', "", "names no tokenizer"),
         ("[corpus]", "[corpus", "cannot be read: "),
     ],

@@ -300,6 +300,8 @@ def test_a_broken_file_is_told_by_name(tmp_path: Path, describe: Callable[..., P
         ("texts.jsonl", "gone.jsonl", r"out\.toml:7: gone\.jsonl, the path of the source texts, does not exist"),
         ("mmedbench_mini", "mmedbench_mimi", "unknown task 'mmedbench_mimi'; did you mean mmedbench_mini"),
         ('tokenizer = "', 'tokenizer = "nowhere', "the tokenizer nowhere.* cannot be loaded"),
+        ("[tokenize]", "[mix]\nweights = { en = 0 }\n[tokenize]", r"out\.toml: \[mix\] weights: all are 0; give at least one"),
+        ("[tokenize]", "[mix]\ntokens = -1\n[tokenize]", r"out\.toml: \[mix\] tokens = -1\.0; give a number above 0"),
     ],
 )
 def test_what_would_stop_a_later_step_is_told_before_the_first(
