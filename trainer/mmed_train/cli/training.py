@@ -28,17 +28,23 @@ def training_command(kind: Kind, words: str, summary: str) -> click.Command:
         recipe = read_recipe(file, kind, overrides)
         need_packages(kind)
         from mmed_train.training.jobs import prepare
-        from mmed_train.training.loop import TrainingStopped, train
+        from mmed_train.training.loop import TrainingStopped, first_process, train
 
+        say = tell if first_process() else _nothing
         try:
-            final = train(prepare(recipe, say=tell), resume=resume, say=tell)
+            final = train(prepare(recipe, say=say), resume=resume, say=say)
         except TrainingStopped as stopped:
             tell(str(stopped))
             return 130
-        click.echo(f"{final}  (mmedeval run --model hf:{final})")
+        if first_process():
+            click.echo(f"{final}  (mmedeval run --model hf:{final})")
         return 0
 
     return command
+
+
+def _nothing(_: str) -> None:
+    """Says nothing: of several processes the first one speaks."""
 
 
 def need_packages(what: str) -> None:

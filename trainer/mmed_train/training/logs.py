@@ -30,7 +30,8 @@ def card_rate(name: str) -> float | None:
 def flops_per_token(parameters: int, *, layers: int, width: int, length: int) -> float:
     """Of a training step, forward and backward, without what gradient checkpointing computes again.
 
-    6 per parameter of a matrix, and 12 x layers x width x length for attention, `width` being heads x their size (Chowdhery et al. 2022, PaLM, appendix B).
+    6 per parameter of a matrix, and 12 x layers x width x length for attention, `width` being heads x their size (Chowdhery et
+    al. 2022, PaLM, appendix B).
     """
     return 6 * parameters + 12 * layers * width * length
 
@@ -55,18 +56,21 @@ def mfu_of(model: Any, device: Any, length: int | None) -> Callable[[float], flo
 
 
 class Log:
-    """`log.jsonl` in the output folder, and what a person reads. After a resume from step `since` later lines are gone."""
+    """`log.jsonl` in the output folder, and what a person reads. After a resume from step `since` later lines are gone.
 
-    def __init__(self, folder: Path, *, total: int, since: int, say: Callable[[str], None]) -> None:
-        self.folder, self.total, self.say = folder, total, say
-        self.file = folder / NAME
-        lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.is_file() else []
-        kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= since] if since else []
-        beside = self.file.with_suffix(".new")
-        beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-        beside.replace(self.file)
-        self.live = sys.stderr.isatty()
-        self._handle = self.file.open("a", encoding="utf-8")
+    Without a folder nothing is written or said: one of several processes speaks for all.
+    """
+
+    def __init__(self, folder: Path | None, *, total: int, since: int, say: Callable[[str], None]) -> None:
+        self.file = None if folder is None else folder / NAME
+        self.total, self.say = total, say
+        self.live = self.file is not None and sys.stderr.isatty()
+        if self.file is not None:
+            lines = self.file.read_text(encoding="utf-8").splitlines() if self.file.is_file() else []
+            kept = [line for line in lines if line.endswith("}") and json.loads(line)["step"] <= since] if since else []
+            beside = self.file.with_suffix(".new")
+            beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+            beside.replace(self.file)
         self._last = (time.monotonic(), 0, since)
         self._began = (time.monotonic(), since)
         self._said = 0.0
@@ -78,6 +82,8 @@ class Log:
 
     def write(self, step: int, values: Mapping[str, float], tokens: int, rate: Callable[[float], float] | None) -> None:
         """One line; with a loss, also the speed since the last one. `tokens` are those predicted since the training's start."""
+        if self.file is None:
+            return
         line: dict[str, Any] = {"step": step, **{name: _short(value) for name, value in values.items()}}
         now = time.monotonic()
         if "loss" in values:
@@ -87,8 +93,8 @@ class Log:
             if rate is not None:
                 line["mfu"] = _short(rate(speed))
             self._last = (now, tokens, step)
-        self._handle.write(json.dumps(line) + "\n")
-        self._handle.flush()
+        with self.file.open("a", encoding="utf-8") as handle:
+            handle.write(json.dumps(line) + "\n")
         self._tell(line, now)
 
     def _tell(self, line: Mapping[str, Any], now: float) -> None:
@@ -116,8 +122,8 @@ class Log:
 
     def draw(self) -> None:
         """The picture of the loss so far."""
-        self._handle.flush()
-        draw_loss(self.file, self.folder / PICTURE)
+        if self.file is not None:
+            draw_loss(self.file, self.file.with_name(PICTURE))
 
     def __enter__(self) -> Self:
         return self
@@ -125,7 +131,6 @@ class Log:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         if self.live:
             sys.stderr.write("\n")
-        self._handle.close()
 
 
 def read_log(file: Path) -> list[dict[str, Any]]:

@@ -131,6 +131,11 @@ def processes() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def first_process() -> bool:
+    """Whether this is the process that writes and speaks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def uses_bf16(recipe: Recipe) -> bool:
     """Whether is computed in bfloat16, under autocast."""
     if recipe.model.precision == "auto":
@@ -157,10 +162,12 @@ def train(job: Job, *, resume: bool, say: Callable[[str], None]) -> Path:
     if job.isolated:
         job.model.to(told_arguments.device)
         check_isolation(job.model, rows=min(2, recipe.train.batch), way_out=job.way_out)
-    recipe.output.mkdir(parents=True, exist_ok=True)
-    for beside in recipe.output.glob(f"{BESIDE}*"):
-        shutil.rmtree(beside)
-    with Log(recipe.output, total=steps.total, since=saved.step if saved else 0, say=say) as log:
+    if first_process():
+        recipe.output.mkdir(parents=True, exist_ok=True)
+        for beside in recipe.output.glob(f"{BESIDE}*"):
+            shutil.rmtree(beside)
+    folder = recipe.output if first_process() else None
+    with Log(folder, total=steps.total, since=saved.step if saved else 0, say=say) as log:
         trainer = _Trainer(job, steps, told_arguments, log)
         with _on_signals(trainer), old_names():
             trainer.train(resume_from_checkpoint=None if saved is None else str(saved.path))

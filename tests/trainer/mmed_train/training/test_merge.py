@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import signal
-import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -423,38 +422,33 @@ def test_a_base_in_a_type_of_its_own_asks_for_one(
 
 # --- cut off ---
 
-# Stops where the weights lie on the disk already, and says so.
-HOLD = """
-import sys, time
-from mmed_train.training import merge
-def hold(*_):
-    print("written", flush=True)
-    time.sleep(60)
-merge._read_back = hold
-from mmed_train.cli import cli
-cli(["merge", sys.argv[1], sys.argv[2]])
-"""
 
-
-def test_a_merge_that_is_terminated_leaves_nothing_and_one_that_is_killed_can_be_done_again(
-    adapters: Callable[..., Path], tmp_path: Path
+def test_a_merge_that_is_terminated_leaves_nothing(
+    adapters: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    out = tmp_path / "merged"
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with subprocess.Popen(
-            [sys.executable, "-c", HOLD, str(adapters()), str(out)], stdout=subprocess.PIPE, text=True
-        ) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "written\n"
-            assert any(tmp_path.glob(".merged.part/*.safetensors"))
-            process.send_signal(number)
-            process.wait(60)
-        assert not out.exists()
-        if number != signal.SIGKILL:
-            assert process.returncode == 130
-            assert list(tmp_path.iterdir()) == []
-    told(adapters(), out)
-    assert list(tmp_path.iterdir()) == [out]
+    seen = []
+
+    def terminated(folder: Path, *_: Any) -> None:
+        seen.extend(file.name for file in folder.iterdir())
+        assert not (tmp_path / "merged").exists()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(merging, "_read_back", terminated)
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt):
+        told(adapters(), tmp_path / "merged")
+    assert "model.safetensors" in seen
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_what_a_killed_merge_left_is_removed_by_the_next_one(adapters: Callable[..., Path], tmp_path: Path) -> None:
+    left = tmp_path / ".merged.part"
+    left.mkdir()
+    (left / "model-00001-of-00002.safetensors").write_bytes(b"half")
+    merged, _ = told(adapters(), tmp_path / "merged")
+    assert list(tmp_path.iterdir()) == [merged.path]
+    assert not list(merged.path.glob("model-*"))
 
 
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(adapters: Callable[..., Path], tmp_path: Path) -> None:
