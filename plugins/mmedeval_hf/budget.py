@@ -24,21 +24,30 @@ def activation_bytes(config: Any, dtype: torch.dtype) -> int:
     Eight: the layer's input, its norm, queries, keys, values, attention, output, residual sum; three: gate, up and their product.
     """
     hidden = int(config.hidden_size)
-    inner = getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None) or 4 * hidden
+    inner = _largest(config, "intermediate_size") or _largest(config, "n_inner") or 4 * hidden
     heads, size = _heads(config)
-    return _size(dtype) * (8 * max(hidden, heads * size) + 3 * int(inner))
+    return _size(dtype) * (8 * max(hidden, heads * size) + 3 * inner)
 
 
 def cache_bytes(config: Any, dtype: torch.dtype) -> int:
-    """Bytes of keys and values per token, over all layers."""
+    """Bytes of keys and values per token, over all layers, where layers differ as if all were as large as the largest."""
     heads, size = _heads(config)
-    return _size(dtype) * 2 * int(config.num_hidden_layers) * int(getattr(config, "num_key_value_heads", None) or heads) * size
+    return _size(dtype) * 2 * int(config.num_hidden_layers) * (_largest(config, "num_key_value_heads") or heads) * size
 
 
 def _heads(config: Any) -> tuple[int, int]:
     """Heads and their width; recurrent models count as one that is as wide as they are."""
-    heads = int(getattr(config, "num_attention_heads", None) or 1)
-    return heads, int(getattr(config, "head_dim", None) or config.hidden_size // heads)
+    heads = _largest(config, "num_attention_heads") or 1
+    return heads, _largest(config, "head_dim") or int(config.hidden_size) // heads
+
+
+def _largest(config: Any, name: str) -> int:
+    """A size that a model has once, or in a list with one for each layer, or in a configuration of each layer; 0 without it."""
+    found: set[int] = set()
+    for part in getattr(config, "per_layer_config", None) or [config]:
+        value = getattr(part, name, None)
+        found |= {int(each) for each in (value if isinstance(value, list | tuple) else [value]) if each is not None}
+    return max(found, default=0)
 
 
 def tokens_at_once(free: int, per_token: int, device: str) -> int:

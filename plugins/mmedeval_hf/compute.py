@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
-from mmedeval import BackendError
+from mmedeval import BackendError, ModelError
 from mmedeval.text import first_line
 from mmedeval_hf import budget
 from mmedeval_hf.options import Options
@@ -62,17 +62,24 @@ class Compute:
         """The kinds of faster ways that were tried on this model, and what came of it."""
         self.tokens = 0
         """Tokens computed so far, padding included."""
-        config = model.config.get_text_config()
-        self.vocabulary: int = config.vocab_size
-        self.layers: int = config.num_hidden_layers
+        try:
+            config = model.config.get_text_config()
+            self.vocabulary: int = config.vocab_size
+            self.layers: int = config.num_hidden_layers
+            per_cached = budget.cache_bytes(config, model.dtype)
+            per_token = budget.activation_bytes(config, model.dtype)
+        except (AttributeError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"{name} is of the type {model.config.model_type}, of which this backend cannot tell the sizes "
+                f"({first_line(error)}); use another backend"
+            ) from error
         base = model.get_base_model() if hasattr(model, "get_base_model") else model
         parameters = inspect.signature(base.forward).parameters
         # Whether the model can run its head on some positions only.
         self.can_slice = "logits_to_keep" in parameters
         free = budget.free_memory(self.device)
-        self.cache_tokens = budget.cache_tokens(free, budget.cache_bytes(config, model.dtype), self.device.type)
+        self.cache_tokens = budget.cache_tokens(free, per_cached, self.device.type)
         """How many tokens' keys and values may be kept at once."""
-        per_token = budget.activation_bytes(config, model.dtype)
         self.tokens_at_once = options.batch_tokens or budget.tokens_at_once(free, per_token, self.device.type)
         if self.device.type == "cuda" and options.batch_tokens is None:
             self.tokens_at_once = budget.tokens_at_once(free, max(per_token, self._probe()), "cuda")
@@ -101,6 +108,9 @@ class Compute:
         except RuntimeError as error:
             if not _out_of_memory(error):
                 raise BackendError(f"{self.name} stopped while computing: {first_line(error)}") from error
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            # What the code of one model or another raises where it is not made for what it is given.
+            raise BackendError(f"{self.name} stopped while computing: {type(error).__name__}: {first_line(error)}") from error
         # Outside of the handler: the exception's frames hold the tensors that are to be freed.
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -520,6 +520,16 @@ def test_any_other_error_of_the_model_ends_the_run_with_one_sentence(tiny: Calla
     assert "\n" not in str(caught.value)
 
 
+def test_what_the_code_of_a_model_raises_is_one_sentence(tiny: Callable[..., Path]) -> None:
+    def strange() -> None:
+        raise ValueError("this cache has no length\nand so on")
+
+    backend = hf(tiny())
+    starve(backend, lambda shape: True, strange)
+    with pytest.raises(BackendError, match=r"stopped while computing: ValueError: this cache has no length$"):
+        answers(backend, uneven_requests())
+
+
 def test_more_positions_than_the_model_has_are_one_sentence(tiny: Callable[..., Path]) -> None:
     backend = hf(tiny("gpt2", config={"max_position_embeddings": 8}), max_length="100")
     with pytest.raises(BackendError, match=r"index out of range.*lower --model-arg max_length") as caught:
