@@ -64,20 +64,23 @@ RIGHT: Final = _words(r"""
 CHOSEN: Final = _words("""
     chosen|selected|final|solution|my (?:choice|pick|selection)|mon choix|solución|mi selección|elección|выбор
     zh: 结论|最终选择
-    ja: 結論|選んだ|選ぶ|選択した|実際|本当
+    ja: 結論|選んだ|選ぶ|選択すべき|選択した|実際|本当
 """)
 BEST: Final = _words(r"""
     most (?!common|often|frequent|of|patients|cases|people|notabl)\w{1,20}|best|first-line|of choice|gold standard
     plus (?:probable|approprié|adapté|plausible|vraisemblable|indiqué|compatible|pertinent)e?|meilleure?|première intention
-    de primera línea|de choix|classique|à retenir
-    más (?:probable|adecuad[ao]|apropiad[ao]|indicad[ao]|compatible|acertad[ao]|plausible)|mejor|de (?:primera )?elección
-    наиболее (?:вероят|подходящ|точн|правильн|соответств|обоснован|корректн)\w{1,6}|лучш\w{1,3}|перв\w{2} линии|вероятнее всего
+    plus (?:sensible|spécifique|efficace|utile)|de primera línea|de choix|classique|à retenir
+    más (?:probable|adecuad[ao]|apropiad[ao]|indicad[ao]|compatible|acertad[ao]|plausible|sensible|específic[ao]|eficaz|útil)
+    mejor|de (?:primera )?elección
+    наиболее (?:вероят|подходящ|точн|правильн|соответств|обоснован|корректн|чувствительн|информативн|эффективн)\w{1,6}
+    лучш\w{1,3}|перв\w{2} линии|вероятнее всего
     zh: 最(?:有?可能|佳|合适|适合|恰当|符合|好|适宜|宜|应|优|为)|首选|首先考虑|可能性[最较更]?[大高]
     ja: 最も(?:可能性|考え|適|疑|一致|当て|妥当|優先)|最適|第一選択|挙げられ
 """)
 # These say "right" by themselves behind a mention, without a verb before them.
 FITS: Final = _words(r"""
     (?:is|est|es|fits?|fit) (?:better|meilleure?|mejor)|лучше|stands|prevails
+    until proven otherwise|jusqu'à preuve du contraire|hasta que se demuestre lo contrario
     best (?:fits?|explains?|describes?|matches|answers)|fits? best|convien\w{1,3}|s'impose|encajan?|sí l[oa]
     (?<!не )(?:корректн\w{0,3}|корректен|подход\w{2,4}|соответств\w{2,4}|обоснован\w{0,3}|обусловлен\w{0,2}|наиболее \w{5,16})
     (?<!не )(?:правильн\w{1,3}|правил[ье]н|верн(?:ый|ая|ое|ые|ы|о|а|ым|ыми|ой)|вер[её]н)
@@ -377,7 +380,8 @@ DISCUSSES: Final = _phrases(r"""
 """)
 MENU: Final = _phrases("""
     answer (?:choices|options)|possible answers
-    zh: explanation|analy[sz]|rationale|réponses possibles|opciones de|варианты ответ|解析|分析|explica|объяснение|пояснение|解説
+    zh: explanation|analy[sz]|rationale|réponses possibles|opciones de|варианты ответ|解析|分析|explica[ct]i
+    zh: объяснение|пояснение|解説
 """)
 STATEMENT: Final = _phrases("""
     statement|утверждение|affirmation|énoncé|afirmación|enunciado

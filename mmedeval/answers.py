@@ -64,7 +64,7 @@ _SO_IT_IS: Final = _re(
 _BEST_IS: Final = _re(
     rf"(?:{p.BEST.any})[^\ue000-\ue01f]{{0,140}}?(?:{p.COPULA}|\b(?:by|for|show|with|par|por|à|para)\b"
     rf"|[をに])[^\ue000-\ue01f]{{0,80}}$"
-    r"|(?:首选|首先考虑|最可能)$"
+    r"|(?:首选|首先考虑|最可能|(?<!不)支持)$"
 )
 _BACKS: Final = _re(rf"""
     \b(?:(?:justif|valid|confirm|подтвержд)\w{{1,7}}|supports?|leaves(?: us with)?|(?:points?|corresponds?) to(?:wards?)?|matches
@@ -88,6 +88,7 @@ _IS_END: Final = re.compile(
     r"[\"'»」)]{0,2} ?(?:[.,;:!。(—]|$|です|である|だ|となる|による|が|と考え|and\b|y no|et non|а не|because|car|porque|ya que)"
 )
 _END_OF_ALL: Final = re.compile(r"\W{0,3}$|である|です|だ。| qu[e']| la que")
+_ONLY_THERE: Final = _re(rf"(?:{p.ONLY})\W*(?:$| (?:in|if|for|when|en|si|dans|pour|при|у|если)\b)")
 _ONLY: Final = _re(rf"(?:{p.ONLY}) ?(?:the |l[ae]s? |l'|el )?$")
 _LEFT_WITH: Final = _re(rf"(?:{p.LEFT_WITH}) ?(?:the |l[ae]s? |l'|el )?$")
 _HEADING: Final = _re(_ANSWER_OR_RIGHT)
@@ -159,7 +160,7 @@ _JUDGED: Final = rf"\)?[ :.=(/—-]{{1,4}}(?:{p.TICK}|{p.CROSS})(?:\W|$)"
 _IS_JUDGED: Final = _re(rf"(?! \w){_JUDGED}")
 _LABEL_WITHIN: Final = _re(rf"(?:^|(?<=[\s.;,。]))\(?([A-JА-Е])(?:(?<!\(.)(?=[):.] ?\w)|(?={_JUDGED}))")
 # In a Cyrillic list (А Б В Г) "В" is the third letter and no Latin B.
-_LOOKALIKE: Final = MappingProxyType(dict(zip("АВСЕΑΒΕасе", "ABCEABEACE", strict=True)))
+_LOOKALIKE: Final = MappingProxyType(dict(zip("АВСЕКΑΒΕасе", "ABCEKABEACE", strict=True)))
 _CYRILLIC_LIST: Final = re.compile(r"(?:^|[ \n(\"«])[БГДбгд](?=[).:])|(?:вариант|ответ|пункт)\w{0,3}:? [\"«(]?[БГД]\b")
 _OPENED: Final = r"[ 、]?[\"'«(\[「]{0,2}$"
 _NOUN_BEFORE: Final = _re(rf"(?:{p.OPTION.any}|{p.ANSWER.any}|выбор\w{{0,2}}){_OPENED}")
@@ -261,7 +262,8 @@ _SENTENCE_END: Final = re.compile(
 _ACRONYM: Final = re.compile(r"(?![A-J]{2,5}$|[IVX]{2,5}$)[A-Z][A-Z0-9]{1,4}")
 # How mentions are found, merged and denied.
 _CODED: Final = re.compile(r"(.{2,30}?)(?:[ -]|(?<=[\u3000-\u9fff]))([A-ZАВСЕ]\d{0,2})(?:[ 型群-]\D{0,25})?")
-_CODE: Final = re.compile(rf"(?<![{_WORD}])[A-ZАВСЕ]\d{{0,2}}(?![{_WORD}])")
+_CODE: Final = re.compile(rf"(?<![{_WORD}])[A-ZАВСЕК]\d{{0,2}}(?![{_WORD}])")
+_CODE_ALONE: Final = re.compile(rf"(?<![{_WORD}-])[A-ZАВСЕК]\d{{1,2}}(?![{_WORD}])")
 _NTH: Final = "|".join((*p.ORDINALS, p.LAST))
 _ORDINAL: Final = _re(rf"""
     (?<!\w)(?:the |l[ae] |el |l')?({_NTH})(?: and last)? (?:one|option|alternative|item|statement|proposition|affirmation
@@ -285,6 +287,10 @@ _COUNTS: Final = _re(
     r"\b(?:a|another|his|her|repeat|give|gives?|ask|after|before|than|every|each|une?|una|autre|otr[ao]|après|avant|tras|hasta|после"
     r"|до|ещё|еще) $"
 )
+# "Angina would cause pain" speaks of what is not the case.
+_WOULD_DO: Final = _re(
+    r" (?:would (?!(?:also |still |probably )?be\b)\w|(?!se?r)\w{2,12}(?:rait|raient|r[ií]an?)\b|\w{3,14} бы\b)"
+)
 _CODE_GAP: Final = rf"(?: ?[,、/] ?| ?(?:,? ?(?:{p.AND}|{p.OR}|ni|nor) | ?(?:{p.AND_UNSPACED}|{p.OR_UNSPACED}) ?))"
 _LEADING_WORDS: Final = _re(
     r"^(?:(?:in|by|en|dans|par|por|con|de) )?(?:(?:the|an?|les?|la|une?|des|du|el|l[ao]s|un[ao]?) |l')?(?=\w{4})"
@@ -292,7 +298,9 @@ _LEADING_WORDS: Final = _re(
 _LETTER_GAP: Final = re.compile(
     r"(?<=\b[A-J]) (?=[A-HJ]\b(?!-))|(?<=\b[A-J]) [-—] (?=[A-J] [-—] [A-J]\b)|(?<= [-—] [A-J]) [-—] (?=[A-J]\b)"
 )
-_CONTRASTS: Final = _re(r",? (?:and not|et (?:non|pas)|mais (?:non|pas)|y no|а не|и не)\b")
+_CONTRASTS: Final = _re(
+    r",? (?:and not|et (?:non|pas)|mais (?:non|pas)|y no|а не|и не|por lo (?:que|cual)|de (?:modo|sorte) que|так что)\b"
+)
 _PUT: Final = rf"(?:{p.COPULA}|{p.ANSWER.any}|{p.OPTION.spaced}|{p.CHOOSE.spaced}|{_M})[ .):,—\"'«「(]{{0,4}}"
 _ABOUT: Final = (
     r"(?:\b(?:of|at|to|for|in|by|del?|al|dans|en|na|в|на|от|about|approximately|around|roughly|nearly|environ|soit|около"
@@ -501,14 +509,18 @@ def _plain(text: str) -> str:
 
 
 def _in_lines(text: str) -> str:
-    """Text where labels that follow each other, as in "a) false b) true c) false", begin lines."""
+    """Text where labels that follow each other and have verdicts, as in "a) false b) true c) false", begin lines."""
     labels = list(_LABEL_WITHIN.finditer(text))
+    ends = [label.start() for label in labels[1:]] + [len(text)]
     names = [_code(label[1]) for label in labels]
     alphabet = "AБBГДE" if "Б" in names else "ABCDEFGHIJ"
-    runs = groupby(enumerate(names), key=lambda one: alphabet.find(one[1]) - one[0])
-    places = ([labels[at].start() for at, _ in run] for _, run in runs)
-    cuts = [0, *(start for starts in places if len(starts) > 2 for start in starts), len(text)]
-    return "\n".join(text[start:end] for start, end in pairwise(cuts))
+    cuts = [0]
+    for _, run in groupby(enumerate(names), key=lambda one: alphabet.find(one[1]) - one[0]):
+        items = [at for at, _ in run]
+        judged = (_item_verdict(text[labels[at].end() : ends[at]]) is not None for at in items)
+        # Two may say "right" and "wrong" of something else.
+        cuts += [labels[at].start() for at in items] if len(items) > 2 and sum(judged) > 1 else []
+    return re.sub(r"(\n\W*)\n", r"\1", "\n".join(text[start:end] for start, end in pairwise([*cuts, len(text)])))
 
 
 def _view(text: str, options: Mapping[str, str], language: str, *, several: bool) -> _View:
@@ -569,8 +581,7 @@ def _with_family(text: str, head: str, codes: Mapping[str, str]) -> str:
 
     stem = re.escape(head[:-2]) + "[а-яё]{0,4}" if re.search("[а-я]$", head) else re.escape(head) + "s?"
     text = re.sub(rf"((?i:\b{stem})[ -]?)({_CODE.pattern}(?:{_CODE_GAP}{_CODE.pattern}){{0,9}})", row, text)
-    alone = "|".join(sorted((re.escape(code) for code in codes if len(code) > 1), key=len, reverse=True))
-    return re.sub(rf"(?<![{_WORD}-])(?:{alone})(?![{_WORD}])", lambda found: codes[found.group()], text) if alone else text
+    return _CODE_ALONE.sub(lambda found: codes.get(_code(found.group()), found.group()), text)
 
 
 def _with_numbers(text: str, options: Mapping[str, str]) -> str:
@@ -833,7 +844,7 @@ def _claims(at: int, sentences: Sequence[str], none: frozenset[str], *, several:
             concluding=bool(concluding or ends or replies or sums_up or _SO_BEFORE.search(pre) or _SO_BEHIND.match(post)),
             text_only=text_only,
             aside=is_inside and p.HISTORY.search(pre) is not None,
-            conceded=_CONCEDES.search(pre) is not None,
+            conceded=_CONCEDES.search(pre) is not None or (text_only and _WOULD_DO.match(post) is not None),
             predicated=_IS.search(pre) is not None and _IS_END.match(post) is not None,
         )
         last, previous = group.end(), force
@@ -852,7 +863,8 @@ def _verdict(post: str, script: str) -> _Force:
         return _Force.NAMED if right_end == wrong_end else _Force.RIGHT if right_end > wrong_end else _Force.WRONG
     post = _CLAUSE_END.split(post.lstrip(" ,:—-"), maxsplit=1)[0][:90]
     right, wrong = calls_right.search(post), calls_wrong.search(post)
-    if right and p.HEDGE.search(post, 0, right.start() + 1):
+    # "Appropriate in mild disease only" is not said of this case.
+    if right and (p.HEDGE.search(post, 0, right.start() + 1) or _ONLY_THERE.search(post, right.end())):
         return _Force.NAMED
     if wrong and (not right or wrong.start() < right.end()):
         return _Force.WRONG

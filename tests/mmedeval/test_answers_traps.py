@@ -143,6 +143,7 @@ def test_options_repeated_on_one_line_are_no_answer_and_one_behind_them_is() -> 
     options = " ".join(f"{letter}) {text}" for letter, text in OPTIONS["en"].items())
     assert read("en", options) == ""
     assert read("en", f"{options} Answer: D") == "D"
+    assert read("en", f"The options are: {options}. I would need more of the history.") == ""
 
 
 @pytest.mark.parametrize(
@@ -331,6 +332,47 @@ def test_an_ordinal_that_counts_something_else_names_no_option(language: str, te
 def test_what_is_merely_possible_is_no_answer_and_what_is_probable_is_one(language: str, hedged: str, sure: str) -> None:
     assert read(language, hedged) == ""
     assert read(language, sure) == "B"
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "answer"),
+    [
+        ("en", "The drug is glipizide. Metformin would cause lactic acidosis.", "C"),
+        ("fr", "Il s'agit d'une embolie pulmonaire. Le pneumothorax donnerait une asymétrie auscultatoire.", "C"),
+        ("ru", "Это ТЭЛА. Пневмоторакс вызвал бы коробочный звук.", "C"),
+        ("es", "Se trata de una disección aórtica. La angina estable daría dolor de esfuerzo.", "D"),
+    ],
+)
+def test_what_another_option_would_bring_about_does_not_speak_for_it(language: str, text: str, answer: str) -> None:
+    assert read(language, text) == answer
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "answer"),
+    [
+        ("en", "Answer: D\n\nWhy not the others?\n- A: too weak\n- C: appropriate in mild disease only", "D"),
+        ("en", "**Answer: B**\n\n- A: contraindicated\n- C: not used\n- D: right only if the heart is sound", "B"),
+        ("es", "Tuvo dolor con angina estable, por lo que conviene otra prueba. El cuadro es una disección aórtica.", "D"),
+        (
+            "fr",
+            "Toute douleur brutale est une dissection aortique jusqu'à preuve du contraire. L'angor stable est rare ici.",
+            "D",
+        ),
+    ],
+)
+def test_what_is_right_elsewhere_only_is_no_rival_of_the_answer(language: str, text: str, answer: str) -> None:
+    assert read(language, text) == answer
+
+
+def test_a_code_is_read_in_either_script() -> None:
+    vitamins = {"A": "Витамин A", "B": "Витамин B1", "C": "Витамин C", "D": "Витамин K"}
+    for text, answer in (
+        ("Ответ: В1.", "B"),
+        ("Ответ: B1.", "B"),
+        ("Недостаёт витамина К.", "D"),
+        ("Недостаёт витамина K.", "D"),
+    ):
+        assert read_answer(text, vitamins, "ru") == {answer}, text
 
 
 def test_of_a_text_that_its_normal_form_makes_long_the_middle_is_not_read_and_its_ends_are() -> None:
