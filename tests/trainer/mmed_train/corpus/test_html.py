@@ -194,8 +194,49 @@ class TestWhatGoes:
         assert text_of(page) == f"{heading}\n\n{text}"
 
 
+class TestEdges:
+    """Outside of an article, only what is a text, a list, a table or a sentence is its first or last part."""
+
+    def page(self, after: str) -> str:
+        heading, text, *_ = PAGES["en"]
+        return f"<h1>{heading}</h1><p>{text}</p>{after}<div>Print</div>"
+
+    @pytest.mark.parametrize(
+        ("after", "found"),
+        [
+            ("<p>Call a doctor if it gets worse.</p>", "Call a doctor if it gets worse."),
+            ("<p>Call a doctor if it gets worse</p>", ""),
+            ("<p>Call us.</p>", ""),
+            ("<ul><li>rest</ul>", "- rest"),
+            ("<table><tr><td>rest<td>a week</table>", "rest | a week"),
+            ("<dl><dt>rest<dd>a week</dl>", "rest\n\na week"),
+        ],
+    )
+    def test_are_these(self, after: str, found: str) -> None:
+        assert text_of(self.page(after)).removeprefix(text_of(self.page(""))).strip() == found
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [
+        ("<body class='sidebar'><h1>", "</h1>"),
+        ("<body><main class='widget'><h1>", "</h1>"),
+        ("<body><article id='related'><h1>", "</h1>"),
+        ("<body><h1 class='menu'>", "</h1>"),
+    ],
+)
+def test_pages_articles_and_headings_are_no_furniture_whatever_they_are_called(start: str, end: str) -> None:
+    heading, text, *_ = PAGES["en"]
+    below = f"<div><p>{text}</p><p>{text}</p></div><p>{text}</p>"
+    assert text_of(f"<html class='nav'>{start}{heading}{end}{below}") == "\n\n".join([heading, text, text, text])
+
+
 class TestNotices:
     """What a site says of itself goes; what medicine says of the same things stays."""
+
+    def test_are_neither_headings_nor_long(self) -> None:
+        inside = "<h2>Privacy policy</h2><p>This site is about cookies. " + "It is a text. " * 30 + "</p>"
+        assert text_of(new("en", inside)).endswith("Privacy policy\n\nThis site is about cookies." + " It is a text." * 30)
 
     @pytest.mark.parametrize(
         ("language", "text"),

@@ -14,8 +14,10 @@ from mmed_train.corpus.pages import (
     closed_up,
     in_order,
     is_solid,
+    line,
     paragraphs,
     pieces_of,
+    rows,
     text_of_pages,
     upright,
     without_furniture,
@@ -90,6 +92,31 @@ class TestReadingOrder:
             for n, each in enumerate([first, second])
         ]
         assert [block[0].text for block in in_order(blocks)] == ["b", "a"]
+
+
+class TestRows:
+    @pytest.mark.parametrize(
+        ("top", "size", "beside"), [(100, 10, True), (104, 10, True), (105, 10, False), (99, 4, True), (98, 4, False)]
+    )
+    def test_are_of_pieces_that_share_more_than_half_of_their_height(self, top: float, size: float, beside: bool) -> None:
+        pieces = [piece("word", 100), piece("2", top, 80, size=size)]
+        assert len(rows(pieces)) == (1 if beside else 2)
+
+    @pytest.mark.parametrize(
+        ("first", "second", "left", "text"),
+        [
+            ("heart", "beat", 77, "heartbeat"),
+            ("heart", "beat", 77.1, "heart beat"),
+            ("心不全の患者", "者", 105, "心不全の患者者"),
+            ("心不全の患者", "者", 105.1, "心不全の患者 者"),
+        ],
+    )
+    def test_have_a_space_where_there_is_a_gap(self, first: str, second: str, left: float, text: str) -> None:
+        assert line([piece(first, 100), piece(second, 100, left)]).text == text
+
+    def test_are_as_large_as_all_their_pieces(self) -> None:
+        found = line([piece("long as it is", 100), piece("2", 96, 60, size=4), piece("1", 108, 70, size=4)])
+        assert (found.left, found.right, found.top, found.bottom, found.size) == (50, 115, 96, 112, 10)
 
 
 class TestFurniture:
@@ -332,6 +359,10 @@ class TestCharacters:
     )
     def test_lines_that_run_to_any_side_are_read(self, place: Callable[[int], tuple[float, float]]) -> None:
         assert [each.text for each in pieces_of(upright(self.glyphs("心不全の患者", place)))] == ["心不全の患者"]
+
+    def test_one_character_below_another_does_not_turn_the_page(self) -> None:
+        glyphs = [("A", 50.0, 60.0, 88.0, 98.0), *self.glyphs("heart", lambda n: (50 + 10 * n, 100))]
+        assert [each.text for each in pieces_of(upright(glyphs))] == ["A", "heart"]
 
     @pytest.mark.parametrize(
         ("glyph", "together"),
