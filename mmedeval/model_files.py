@@ -69,7 +69,7 @@ class ModelFolder:
                 f"{self.path}/config.json says that its weights are in {named!r} (transformers_weights), which is no file of "
                 "safetensors in this folder; remove the key, or restore the file"
             )
-        places = [named] if named is not None else [*SAFE_NAMES, *([] if self.safe_only else PICKLED_NAMES)]
+        places = [named] if named is not None else [*SAFE_NAMES, *PICKLED_NAMES]
         first = next((name for name in places if name in self.names), None)
         if first is None:
             return []

@@ -75,8 +75,6 @@ class Checkpoint:
     def read(self, name: str) -> npt.NDArray[Any]:
         """A tensor as float16 or float32, whichever holds it exactly (float64 is rounded to float32)."""
         tensor = self.tensors[name]
-        if not tensor.bytes:
-            return np.zeros(tensor.shape, dtype=np.float32)
         flat = np.memmap(tensor.file, dtype=DTYPES[tensor.dtype], mode="r", offset=tensor.start, shape=(math.prod(tensor.shape),))
         if tensor.dtype == "BF16":
             flat = (flat.astype(np.uint32) << 16).view(np.float32)  # type: ignore[assignment]
