@@ -77,10 +77,7 @@ class Mix:
             if left_out:
                 raise UsageError(f"weights: none for {', '.join(left_out)}, which the shards hold; 0 leaves a language out")
             weights = {name: self.weights[name] if offers[name] else 0.0 for name in languages}
-        limits = {
-            name: min(self.caps.get(name, math.inf), self.most_epochs * offers[name] if offers[name] else 0.0)
-            for name in languages
-        }
+        limits = {name: min(self.caps.get(name, math.inf), self.most_epochs * offers[name]) for name in languages}
         whole = sum(offers.values()) if self.tokens is None else self.tokens
         if not whole < MOST:
             raise UsageError(

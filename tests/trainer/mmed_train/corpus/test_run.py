@@ -188,8 +188,23 @@ def test_what_a_killed_task_left_is_gone_when_its_step_goes_on(corpus: Corpus) -
     begun(corpus)
     half = beside(corpus.output / "1-extract" / "documents" / "1")
     half.write_text("half", encoding="utf-8")
-    assert sorted(do(corpus, step(packages=("pytest",)))["files"]) == ["documents/0", "documents/1", "documents/2"]
-    assert not half.exists()
+
+    def work(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) -> dict[str, Any]:
+        assert not half.exists()
+        return write(corpus, rank, folder, before)
+
+    do(corpus, step(work=work, packages=("pytest",)))
+
+
+def test_what_a_lost_node_left_is_no_file_of_the_step(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
+    def there(task: Task, *_: Any) -> None:
+        for rank in task.left():
+            task.run(rank)
+            beside(task.folder / "documents" / f"{rank}").write_text("half", encoding="utf-8")
+
+    monkeypatch.setattr(module, "_run_there", there)
+    found = run_step(corpus, "extract", step(), executor="ray", tell=TOLD.append)
+    assert sorted(found["files"]) == ["documents/0", "documents/1", "documents/2"]
 
 
 def test_files_are_read_for_their_digests_only_when_they_changed(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,16 +257,23 @@ if __name__ == "__main__":
 """
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
-def test_tasks_end_with_the_command_that_alone_was_told_to(tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    ("how", "alone"),
+    [(signal.SIGINT, True), (signal.SIGTERM, True), (signal.SIGKILL, True), (signal.SIGINT, False)],
+    ids=["interrupt", "terminate", "kill", "interrupt from the terminal"],
+)
+def test_tasks_end_with_their_command_and_in_silence(tmp_path: Path, how: signal.Signals, alone: bool) -> None:
     def signs() -> dict[str, str]:
         return {path.name: path.read_text(encoding="utf-8") for path in tmp_path.glob("*.alive")}
 
     (tmp_path / "working.py").write_text(WORKING, encoding="utf-8")
     command = [sys.executable, tmp_path / "working.py", tmp_path]
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    with (
+        (tmp_path / "told").open("wb") as told,
+        subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=told, start_new_session=True) as process,
+    ):
         until(lambda: len(signs()) == 2)
-        process.send_signal(how)
+        process.send_signal(how) if alone else os.killpg(process.pid, how)
         assert process.wait(timeout=30) == -how
 
     def silent() -> bool:
@@ -261,6 +283,8 @@ def test_tasks_end_with_the_command_that_alone_was_told_to(tmp_path: Path, how: 
 
     until(silent)
     assert len(signs()) == 2
+    # The command tells of itself alone.
+    assert "SpawnProcess" not in (tmp_path / "told").read_text(encoding="utf-8")
 
 
 def until(holds: Callable[[], bool]) -> None:
