@@ -29,8 +29,8 @@ TASKS = "mmedbench_mini"
 HELD_IN = "seen"
 VOCABULARY = 4000
 MODEL = {
-    "model_type": "llama", "hidden_size": 160, "intermediate_size": 432, "num_hidden_layers": 3, "num_attention_heads": 4,
-    "num_key_value_heads": 4, "head_dim": 40, "max_position_embeddings": 1024, "tie_word_embeddings": True, "bos_token_id": 0,
+    "model_type": "llama", "hidden_size": 128, "intermediate_size": 344, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 4, "head_dim": 32, "max_position_embeddings": 1024, "tie_word_embeddings": True, "bos_token_id": 0,
     "eos_token_id": 1, "pad_token_id": 2,
 }  # fmt: skip
 
@@ -65,8 +65,8 @@ tokenizer = "start"
 corpus = "corpus.toml"
 
 [train]
-epochs = 6
-batch = 8
+epochs = 4
+batch = 4
 lr = 3e-3
 warmup = 0.1
 log_every = 20
@@ -86,9 +86,9 @@ protocols = ["letter"]
 max_length = 1024
 
 [train]
-epochs = 20
-batch = 2
-lr = 1e-3
+epochs = 10
+batch = 1
+lr = 2e-3
 log_every = 20
 """
 
