@@ -34,7 +34,7 @@ def command(adapter: str, folder: Path, base: str | None, dtype: Dtype | None) -
     merged = merge(adapter, folder, base=base, dtype=dtype, say=tell)
     exact, stored = merged.exact, merged.stored
     click.echo(
-        one_line(f"{merged.path}: {merged.parameters:,} weights in {merged.dtype}  (mmedeval run --model hf:{merged.path})")
+        one_line(f"{merged.path}: {merged.parameters:,} weights in {merged.dtype} (mmedeval run --model hf:{merged.path})")
     )
     click.echo(
         f"held against the adapter on its base, in float32, at {stored.places} places of {merged.probes} texts in "
