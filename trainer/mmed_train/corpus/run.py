@@ -18,7 +18,6 @@ import json
 import os
 import shlex
 import shutil
-import signal
 import subprocess
 import sys
 import threading
@@ -249,9 +248,8 @@ def _run_here(task: Task, left: Sequence[int], workers: int, tell: Callable[[str
 def _end_with(end: Connection) -> None:
     """Makes a worker end with the other side of a pipe: when its parent says so, and when its parent is killed.
 
-    It would go on writing else, beside the command that is given anew. An interrupt from the terminal is the parent's to hear.
+    It would go on writing else, beside the command that is given anew.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
     def watch() -> None:
         end.poll(None)

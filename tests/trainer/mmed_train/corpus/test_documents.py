@@ -68,6 +68,16 @@ def test_a_file_in_parts_gives_each_line_once(tmp_path: Path, size: int, monkeyp
     assert [each.id for each in found] == [f"s/d{i}" for i in range(50)]
 
 
+def test_documents_without_ids_are_told_apart_by_their_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    nameless = b'{"text": "a"}\n{"text": "b"}\n{"text": "c"}\n'
+    (tmp_path / "a.jsonl").write_bytes(nameless)
+    (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(nameless))
+    monkeypatch.setattr(documents, "PART", 14)
+    for name, places in (("a.jsonl", (0, 14, 28)), ("b.jsonl.gz", (0, 1, 2))):
+        found, _ = everything(corpus(tmp_path, name, "jsonl"))
+        assert [each.id for each in found] == [f"s/{name}:{place}" for place in places]
+
+
 @pytest.mark.parametrize("pack", [gzip.compress, zstandard.compress])
 def test_a_cut_file_gives_what_it_holds_and_names_itself(tmp_path: Path, pack: Any) -> None:
     name = "a.jsonl.gz" if pack is gzip.compress else "a.jsonl.zst"

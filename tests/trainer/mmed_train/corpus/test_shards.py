@@ -377,6 +377,9 @@ def test_starts_are_looked_at_across_the_borders_of_parts(tmp_path: Path, monkey
         lambda data: data["vocabulary"].update(more=1),
         lambda data: data["counts"][0].update(tokens=99),
         lambda data: data["counts"][0].update(documents=99),
+        lambda data: data["counts"].extend(
+            {"kind": {"source": "s", "language": "en"}, "documents": 0, "tokens": tokens} for tokens in (-1, 1)
+        ),
         lambda data: data["counts"][0].update(kind=["books", "en"]),
         lambda data: data["counts"][0]["kind"].update(source=["books"]),
         lambda data: [],
