@@ -167,7 +167,6 @@ ELIDED: Final = re.compile(
     re.IGNORECASE,
 )
 AGAINST_BEHIND: Final = "[.]{0,6}では(?:もちろん|決して|到底)?(?:な|あり)|でな|じゃな|を除|は除外|以外"
-# A verdict that stands alone, as in a list or a table, and what may stand around it.
 # Numbers that may name an option by its place.
 ORDINALS: Final = (
     r"first|1st|1re|1ère|premi[eè]re?|primer[ao]?|1\.?[ªº]|перв(?:ый|ая|ое|ого|ой|ому)|[1一]|one|uno|un|один",
@@ -221,6 +220,7 @@ LEFT: Final = _phrases(r"""
     методом исключения|остал[ао]сь (?:только )?(?:одно|один|одна)|оставш\w{1,4}|остаётся (?:только )?(?:одно|один|одна)
     zh: 排除法|只剩|剩下|唯一剩|消去法|残る|残り|残った|ひとつしか|一つしか
 """)
+# A verdict that stands alone, as in a list or a table, and what may stand around it.
 TICK: Final = (
     rf"{YES}|true|correct\w{{0,2}}|right|vraie?s?|justes?|exacte?s?|bon(?:ne)?|верн[оаы]|верный|верная|правильно"
     rf"|правильный|подходит"
@@ -293,11 +293,11 @@ IF: Final = _phrases(rf"""
     {_IF}|unless|s'il
     zh: 如果(?!必须|一定)|假如|若|もし|であれば|ならば
 """)
-ONLY_IF: Final = re.compile(rf" ?(?:only |seulement |s[oó]lo |только )?(?:{_IF}|when|were|s'il)\b", re.IGNORECASE)
 # "A would be right if the patient were younger".
 WOULD_IF: Final = re.compile(
-    r"[^;.!?。\ue000-\ue05f]{0,30}?\b(?:would|could|might|(?:ser|aur|pourr)ai(?:en)?t|(?:ser|habr|podr)[ií]an?|pudiera|бы)\b"
-    rf"(?:(?!\b(?:{REASON})\b)[^;.!?。\ue000-\ue05f]){{0,70}}?\b(?:{_IF}|unless|were the|had the|in case of|only in|s'il"
+    rf"(?:(?!\b(?:{REASON})\b)[^;.!?。\ue000-\ue05f]){{0,50}}?"
+    r"\b(?:would|could|might|(?:ser|aur|pourr)ai(?:en)?t|(?:ser|habr|podr)[ií]an?|pudiera|бы)\b"
+    rf"(?:(?!\b(?:{REASON})\b)[^;.!?。\ue000-\ue05f]){{0,70}}?\b(?:{_IF}|unless|when|were the|had the|in case of|only in|s'il"
     r"|en cas (?:de|d(?='))|de haber|en caso de|при)\b",
     re.IGNORECASE,
 )

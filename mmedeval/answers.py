@@ -132,7 +132,6 @@ _WHY: Final = _re(
 _REPLIES: Final = re.compile(r"^[^\ue000-\ue05f]{4,400}\?$")
 _TURN: Final = _re(r"[,;] (?:but|however|yet|mais|pero|no obstante|но|однако|а)\b|[,;](?:但|然而|不过)|が、|けれども?、")
 _EXCEPT: Final = _re(rf"(?:{p.EXCEPT}) ?(?:the |la |el |l')?$")
-_ALL: Final = _re(r"\b(?:all|toute?s|todas|todos|все)\b|所有|全部|以上|すべて|全て")
 _WHOLE: Final = re.compile(r"[.!。)\]\"'»」]$")
 _TOPIC: Final = _re(rf"(?:(?:the |l[ae]s? |l'|el )?(?:(?:{p.ANSWER.any}) )?){_M}")
 
@@ -785,10 +784,8 @@ def _script(sentence: str) -> str:
 
 def _claims(at: int, sentences: Sequence[str], none: frozenset[str], *, several: bool) -> Iterator[_Claim]:
     sentence, is_last = sentences[at], at == len(sentences) - 1
-    denied_here: frozenset[str] = frozenset()
     for denied in re.finditer(f"{_D}{{1,16}}", sentence):
         yield _Claim(at=at, letters=_letters(denied.group()), force=_Force.WRONG)
-        denied_here |= _letters(denied.group())
     script, concluding = _script(sentence), _CONCLUDES.match(sentence) is not None
     # "Why B?" asks for the reasons of an answer.
     asked = re.search(r"\?[\"')]?$|吗。?$|か。$", sentence) is not None and (len(sentences) > 1 or len(sentence) > 3)
@@ -804,8 +801,8 @@ def _claims(at: int, sentences: Sequence[str], none: frozenset[str], *, several:
         post = re.split(f"{_M}|{_D}", sentence[group.end() : group.end() + _REACH], maxsplit=1)[0]
         before = _TURN.split(before)[-1]
         condition = p.IF.search(before)
-        supposed = (condition and p.WOULD.search(before, condition.end())) or (p.WOULD.search(pre) and p.ONLY_IF.match(post))
-        supposed = supposed or p.WOULD_IF.match(post)
+        clause = re.split("[,;:]", pre)[-1][-24:] + post
+        supposed = (condition and p.WOULD.search(before, condition.end())) or p.WOULD_IF.match(clause)
         text_only = re.fullmatch(f"{_T}+", group.group()) is not None
         void = asked or supposed or p.REPORTED.search(_TURN.split(pre)[-1]) or p.TEMPTS.match(post)
         replies = (
@@ -826,9 +823,6 @@ def _claims(at: int, sentences: Sequence[str], none: frozenset[str], *, several:
             force = _Force.WRONG
         if replies and force == _Force.NAMED:
             force = _Force.RIGHT
-        if text_only and force == _Force.RIGHT and _letters(group.group()) <= denied_here:
-            # "Angina is best treated with nitrates, so C is out": best is something else.
-            force = _Force.VOID
         if several and force == _Force.ANSWER and not (_STATES.search(pre) or _IS_ANSWER.search(post[:70])):
             # "I choose A" may be one choice of several; only "the answer is A" is known to be all of it.
             force = _Force.RIGHT
@@ -1080,8 +1074,6 @@ def _judged(view: _View) -> _Reading:
         is_topic = len(view.sentences) > 2 and _TOPIC.match(view.sentences[0]) and _named_in(view.claims) == bad
         if is_topic or good == options - bad or _Force.RIGHT in others.values():
             return bad
-    if view.several and not view.claims and _Force.RIGHT in others.values():
-        return options if _ALL.search(view.marked) else None
     final = [claim.letters for claim in view.claims if claim.force >= _Force.RIGHT and claim.concluding]
     if view.several:
         if final and good <= final[-1]:
