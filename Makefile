@@ -5,9 +5,8 @@ CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mmedeval
 
 .PHONY: demo test test-gguf test-vllm lint bench load clean
 
-demo: .venv/.installed  ## The main job, offline: a small model with random weights on the embedded questions
-	@test -f .demo/model/config.json || $(BIN)/python -m mmedeval_hf.tiny .demo/model
-	$(BIN)/mmedeval run --model hf:.demo/model --tasks mmedbench_mini --out .demo/run
+demo: .venv/.installed  ## The whole story, offline: texts, shards, a small model pretrained, finetuned, evaluated before and after
+	$(BIN)/python -m mmed_train.demo .demo
 
 test: .venv/.installed  ## The whole suite
 	$(BIN)/python -m pytest

@@ -234,7 +234,7 @@ def _change(title: str, tasks: str, before: dict[tuple[str, str], float], after:
 
 def _print(changes: Sequence[Change]) -> None:
     console = make_console()
-    table = make_table("What finetuning changed: accuracy in per cent, six languages")
+    table = make_table("What finetuning changed: accuracy in per cent")
     for name in ("", "n", "before", "after", "change", "95 % interval"):
         table.add_column(name, justify="left" if not name else "right", no_wrap=True)
     for change in changes:
