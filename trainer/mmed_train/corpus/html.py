@@ -283,10 +283,9 @@ class _Reader:
         self._linked = 0
 
     def _add(self, block: _Block) -> None:
-        if self._rows and self._rows[-1]:
-            self._rows[-1][-1].append(block)
-        else:
-            self.blocks.append(block)
+        # Text may stand in a row before its first cell, within a cell of another row.
+        cells = next((row for row in reversed(self._rows) if row), None)
+        (cells[-1] if cells else self.blocks).append(block)
 
     def _end_row(self) -> None:
         cells = self._rows.pop()

@@ -107,6 +107,41 @@ class TestWhatIsKept:
         inside = "<ul><li>fever<li>cough<ul><li>dry</ul></ul><ol start=3><li>rest</li><li><p>fluids</p></li></ol>"
         assert self.kept(inside) == "- fever\n- cough\n  - dry\n3. rest\n4. fluids"
 
+    def test_lists_in_lists_are_counted_and_indented_each_by_itself(self) -> None:
+        inside = "<ol start=0><li>a<ol><li>b<li>c</ol><li>d</ol>" + "<ul><li>e" * 7
+        assert self.kept(inside).split("\n") == [
+            "0. a",
+            "  1. b",
+            "  2. c",
+            "1. d",
+            *(f"{'  ' * depth}- e" for depth in (0, 1, 2, 3, 4, 4, 4)),
+        ]
+
+    @pytest.mark.parametrize("start", ["²", "-3", "x", "", "1234567", "९"])
+    def test_lists_that_start_with_no_number_start_with_one(self, start: str) -> None:
+        assert self.kept(f"<ol start='{start}'><li>rest<li>fluids</ol>") == "1. rest\n2. fluids"
+
+    def test_a_header_is_furniture_but_for_that_of_an_article(self) -> None:
+        assert self.kept("<header><p>By a doctor.</p></header>") == "By a doctor."
+        assert text_of(f"<header><p>A clinic in town.</p></header>{new('en')}") == text_of(new("en"))
+
+    @pytest.mark.parametrize(
+        ("row", "found"),
+        [
+            ("<td>One cell.", "One cell."),
+            ("<td><p>One.</p><p>Two.</p><td>Three.", "One.\n\nTwo.\n\nThree."),
+            (f"<td>a<td>{'b' * 1_999}", f"a | {'b' * 1_999}"),
+            (f"<td>a<td>{'b' * 2_000}", f"a\n\n{'b' * 2_000}"),
+            ("<td>one<br>two<td>three", "one two | three"),
+            (f"<td>{'long ' * 20}<br>two<td>three", f"{'long ' * 19}long\ntwo\n\nthree"),
+        ],
+    )
+    def test_a_row_that_is_a_layout_is_text(self, row: str, found: str) -> None:
+        assert self.kept(f"<table><tr>{row}</table>") == found
+
+    def test_what_stands_before_the_first_cell_of_a_row_in_a_row_stays(self) -> None:
+        assert self.kept("<table><tr><td>a<td><table><tr>b<td>c<td>d</table></table>").split() == ["a", "b", "c", "|", "d"]
+
     def test_tables_have_a_line_per_row(self) -> None:
         inside = "<table><tr><th>drug<th>dose<tr><td><p>bisoprolol</p><td>1.25\nmg<tr><td>ramipril<td></table>"
         assert self.kept(inside) == "drug | dose\nbisoprolol | 1.25 mg\nramipril |"
@@ -124,7 +159,7 @@ class TestWhatIsKept:
         inside = "<table><tr><td>drug<td>dose<tr><td> <td><tr><td><td><br><tr><td>ramipril<td>2.5 mg</table>"
         assert self.kept(inside) == "drug | dose\nramipril | 2.5 mg"
 
-    def test_of_tables_in_tables_without_an_end_the_text_stays(self) -> None:
+    def test_the_text_of_tables_in_tables_in_tables_stays(self) -> None:
         inside = "".join(f"<table><tr><td>{number}<td>" for number in range(12)) + "end" + "</table>" * 12
         assert self.kept(inside + "<table><tr><td>one<td>two</table>").split() == [*map(str, range(12)), "end", "one", "|", "two"]
 
