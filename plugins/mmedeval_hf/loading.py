@@ -18,7 +18,19 @@ from mmedeval_hf.options import DTYPES, Options
 
 def check_files(files: LocalModel) -> None:
     """Raises `ModelError` for what can be known to go wrong before anything is loaded."""
-    adapter = files.adapter
+    base, adapter = files.base, files.adapter
+    config, tensors = base.json("config.json"), 0
+    with _sentence(f"the model in {base.path} cannot be loaded"):
+        for name in base.weights:
+            if name.endswith(".safetensors"):
+                with safe_open(base.path / name, "pt") as file:
+                    tensors += len(file.keys())
+    layers = config.get("num_hidden_layers")
+    if tensors and isinstance(layers, int) and layers > tensors:
+        # transformers would make them all, whatever their number, before it looks for their weights.
+        raise ModelError(
+            f"{base.path}/config.json says {layers:,} layers, its weights are {tensors} tensors; copy the whole folder"
+        )
     if adapter is not None and str(adapter.json("adapter_config.json").get("init_lora_weights")).startswith("pissa_niter"):
         # peft changes the base by the same decomposition again, which is another one each time.
         raise ModelError(
@@ -103,6 +115,8 @@ def _reason(error: Exception) -> str:
     """What went wrong, in a line; some errors say it below a heading."""
     if "ignore_mismatched_sizes" in str(error):
         return "its weights have other sizes than its config.json says; copy the whole folder"
+    if "trust_remote_code" in str(error):
+        return "it comes with Python code of its own; read that, and let it run with --model-arg trust_remote_code=true"
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     if not lines:
         return type(error).__name__

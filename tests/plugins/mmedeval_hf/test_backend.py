@@ -802,17 +802,17 @@ def test_what_ran_out_of_memory_is_not_counted_as_computed(tiny: Callable[..., P
     assert count[1] <= count[0]
 
 
-def test_a_row_of_many_branches_may_be_longer_than_the_models_positions(tiny: Callable[..., Path]) -> None:
-    path = tiny("gpt2", config={"n_positions": 64, "max_position_embeddings": 64})
-    continuations = [" " + word * 20 for word in ("iron ", "zinc ", "lead ", "gold ")]
-    (response,) = hf(path).loglikelihood([ask("Metal?", continuations)])
-    assert isinstance(response, Loglikelihoods | Failure)
-    fitting = [" " + word * 3 for word in ("iron ", "zinc ", "lead ", "gold ", "tin ", "copper ")]
-    question = "Metal? " * 4
-    assert (
-        worst(answers(hf(path), [ask(question, fitting)]), answers(hf(path, prefix_sharing="false"), [ask(question, fitting)]))
-        <= TOLERANCE
-    )
+def test_rows_of_many_branches_and_those_padded_to_them_need_no_positions_beyond_the_models(tiny: Callable[..., Path]) -> None:
+    path = tiny("gpt2", config={"max_position_embeddings": 32, "initializer_range": 0.1})
+    sharing, plain = hf(path), hf(path, prefix_sharing="false")
+    # 28 tokens and two branches of 3 in one row, which ends behind the last position; and a row of 31 without a branch.
+    branched = [ask(f"{i}{' A' * 26}", [" B A A A", " C A A A"], f"r{i}") for i in range(9)]
+    straight = ask(f"9{' A' * 29}", [" A"], "straight")
+    requests = [*branched, straight]
+    found = answers(sharing, requests)
+    assert {one.usage.tokens_in for one in found.values()} == {28, 31}
+    assert (sharing.max_length, sharing.runtime()["way"]) == (32, "shared prefixes")
+    assert worst(found, answers(plain, requests)) <= TOLERANCE
 
 
 def test_an_adapter_with_tensors_that_have_no_place_is_refused(tiny: Callable[..., Path], tmp_path: Path) -> None:

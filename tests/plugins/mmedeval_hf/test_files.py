@@ -107,13 +107,14 @@ def test_a_file_in_place_of_a_folder_is_one_sentence(tiny: Callable[..., Path]) 
         (lambda path: edit_json(path / "config.json", quantization_config=5), "cannot be loaded"),
         (lambda path: edit_json(path / "config.json", hidden_size=32), "have other sizes than its config.json says"),
         (lambda path: edit_json(path / "config.json", vocab_size=10**12), "have other sizes than its config.json says"),
+        (lambda path: edit_json(path / "config.json", num_hidden_layers=10**9), "says 1,000,000,000 layers, its weights are 21"),
     ],
     ids=[
         *("no config", "torn config", "UTF-16 config", "list as config", "no weights", "pickled weights"),
         *("torn tokenizer", "no tokenizer", "torn weights", "torn header of weights", "torn generation config"),
         *("list as tokenizer", "tokenizer that does not hold together", "number as tokenizer class", "number as BOS"),
         *("text as tokenizer's length", "text as size", "no heads", "module as precision", "number as quantisation"),
-        *("other sizes", "enormous vocabulary"),
+        *("other sizes", "enormous vocabulary", "endless layers"),
     ],
 )
 def test_a_broken_model_folder_is_one_sentence_that_names_it(
@@ -182,6 +183,17 @@ def test_where_both_are_there_weights_that_cannot_run_code_are_read(tiny: Callab
     torch.save(load_file(tiny(seed=1) / "model.safetensors"), path / "pytorch_model.bin")
     trusted = hf(path, use_safetensors="false")
     assert torch.equal(trusted.model.lm_head.weight, hf(tiny()).model.lm_head.weight)
+
+
+def test_code_that_comes_with_a_model_does_not_run_unasked(tiny: Callable[..., Path], tmp_path: Path) -> None:
+    path, ran = copy(tiny(), tmp_path / "own"), tmp_path / "ran"
+    edit_json(path / "config.json", model_type="own", auto_map={"AutoConfig": "configuration_own.OwnConfig"})
+    code = f"from pathlib import Path\nPath({str(ran)!r}).touch()\nfrom transformers import LlamaConfig\n"
+    (path / "configuration_own.py").write_text(f"{code}class OwnConfig(LlamaConfig):\n    model_type = 'own'\n", encoding="utf-8")
+    assert "let it run with --model-arg trust_remote_code=true" in sentence_of(lambda: load(path))
+    assert not ran.exists()
+    # What would run is a part of what the model is.
+    assert hf(path, trust_remote_code="true").fingerprint() != hf(path).fingerprint()
 
 
 class Trap:
@@ -384,6 +396,18 @@ def test_an_adapter_whose_weights_do_not_all_arrive_is_refused_instead_of_scored
     renamed = {name if kept in name else name.replace("layers", "wrapped.layers"): weight for name, weight in weights.items()}
     save_file(renamed, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
     assert str(adapter) in sentence_of(lambda: load(adapter))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_adapter_that_lacks_a_tensor_is_refused_where_warnings_are_nothing_to_stop_for(
+    tiny: Callable[..., Path], tmp_path: Path
+) -> None:
+    adapter = save_adapter(tiny(), tmp_path / "adapter")
+    weights = load_file(adapter / "adapter_model.safetensors")
+    kept = {name: weight for name, weight in weights.items() if "layers.1" not in name}
+    assert len(kept) == 2
+    save_file(kept, adapter / "adapter_model.safetensors", metadata={"format": "pt"})
+    assert "Found missing adapter keys" in sentence_of(lambda: load(adapter))
 
 
 # --- the hub ---
