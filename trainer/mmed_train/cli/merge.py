@@ -40,7 +40,8 @@ def command(adapter: str, folder: Path, base: str | None, dtype: Dtype | None) -
         f"held against the adapter on its base, in float32, at {stored.places} places of {merged.probes} texts in "
         f"{merged.languages} languages:"
     )
-    click.echo(f"  merged: logits differ by at most {exact.largest:.2g}, the likeliest next token at {exact.flipped}")
+    if exact != stored:
+        click.echo(f"  merged: logits differ by at most {exact.largest:.2g}, the likeliest next token at {exact.flipped}")
     click.echo(
         f"  read back from disk in {merged.dtype}: logits differ by at most {stored.largest:.2g}, the likeliest next token at "
         f"{stored.flipped}"

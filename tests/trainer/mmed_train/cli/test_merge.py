@@ -30,7 +30,7 @@ def test_the_proof_is_printed(adapter: Path, tmp_path: Path) -> None:
     lines = done.stdout.splitlines()
     assert lines[0].startswith(f"{tmp_path / 'merged'}: ")
     assert lines[0].endswith(f" weights in bfloat16 (mmedeval run --model hf:{tmp_path / 'merged'})")
-    assert "24 texts in 6 languages" in lines[1]
+    assert "12 texts in 6 languages" in lines[1]
     assert lines[2].startswith("  merged: logits differ by at most ")
     assert lines[2].endswith("the likeliest next token at 0")
     assert lines[3].startswith("  read back from disk in bfloat16: logits differ by at most 0.")
