@@ -13,7 +13,9 @@ COMMANDS: Mapping[str, str] = {
     "corpus": "Make token shards of raw text.",
     "pretrain": "Continue pretraining on token shards.",
     "finetune": "Finetune on the train split of tasks.",
+    "merge": "Merge an adapter into its base.",
     "export": "Write a checkpoint for other engines.",
+    "card": "Write a model card out of what is on disk.",
 }
 
 
