@@ -101,6 +101,8 @@ def export_gguf(path: Path, out: Path, kind: Kind) -> Exported:
         _write(writer, planned)
         _verify(part, planned)
         os.replace(part, out)
+    except OSError as error:
+        raise ModelError(f"{out} cannot be written ({error}); is the disk full? Nothing is left of it") from error
     finally:
         writer.close()
         part.unlink(missing_ok=True)

@@ -589,6 +589,24 @@ def test_torn_weights_are_refused(cut: int, checkpoint: Callable[..., Path], tmp
         export(path, tmp_path)
 
 
+def test_a_disk_that_is_full_is_one_sentence_and_leaves_nothing(
+    checkpoint: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = []
+
+    def full(self: Any, data: Any) -> None:
+        written.append(data)
+        if len(written) == 3:
+            raise OSError("71040 requested and 40408 written")  # as numpy says it
+
+    monkeypatch.setattr(gguf.GGUFWriter, "write_tensor_data", full)
+    with pytest.raises(
+        ModelError, match=r"model\.gguf cannot be written \(71040 requested and 40408 written\); is the disk full"
+    ):
+        export_gguf(checkpoint(), tmp_path / "model.gguf", "f32")
+    assert [*tmp_path.iterdir()] == []
+
+
 def test_a_file_that_is_there_is_not_written_over(checkpoint: Callable[..., Path], tmp_path: Path) -> None:
     (tmp_path / "model.gguf").write_text("mine")
     with pytest.raises(UsageError, match="is there already"):
