@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 import re
 import shlex
-import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from mmed_train.corpus.whole import new_file
 from mmed_train.training.facts import (
     BLANK_CARD,
     DATA,
@@ -68,12 +68,12 @@ def write_card(
         raise UsageError(f"{picture} is there already, and not this training's; remove it, or name a file elsewhere with -o")
     missing: list[str] = []
     text = render(facts, license, missing)
-    # What lies there may be a link to a file of another checkpoint, which stays as it is.
-    part = out.with_name(f".{out.name}.part")
-    part.write_text(text, encoding="utf-8")
-    part.replace(out)
+    # New files, never written in place: what lies there may be a link to a file of another checkpoint.
+    with new_file(out) as file:
+        file.write(text.encode())
     if facts.picture is not None and not picture.exists():
-        shutil.copyfile(facts.picture, picture)
+        with new_file(picture) as file:
+            file.write(facts.picture.read_bytes())
     return Card(path=out, missing=tuple(missing))
 
 
