@@ -143,7 +143,7 @@ def extract_html(page: bytes | Path, language: str, *, most_characters: int = 5_
 
 def _feed(reader: _Reader, text: str) -> bool:
     """Whether the page was read to its end."""
-    from lxml import etree  # type: ignore[import-untyped, import-not-found, unused-ignore]  # it has no types, or is not there
+    from lxml import etree
 
     # Without the tree there is nothing that a limit of libxml2 would have to protect.
     parser = etree.HTMLParser(target=reader, encoding="utf-8", huge_tree=True)

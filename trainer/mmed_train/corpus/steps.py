@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Any, TypeVar
 
 from mmed_train.corpus.config import LANGUAGES, STEPS, Corpus, Source
 from mmed_train.corpus.decontaminate import TestItems
@@ -52,6 +52,9 @@ from mmed_train.corpus.tokenizing import TextEncoder, load_encoder, write_shard
 from mmedeval import DataError, Sample, TaskOptions, UsageError, digest
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
+
+if TYPE_CHECKING:
+    from mmed_train.corpus.pdf import PdfProcess
 
 DOCUMENTS, REJECTED, UNITS = "documents", "rejected", "units.json"
 T = TypeVar("T")
@@ -160,8 +163,11 @@ def _extract(corpus: Corpus, rank: int, folder: Path, before: Sequence[Path]) ->
     sources = {source.name: source for source in corpus.sources}
     listed = read_json(folder / UNITS)["units"]
     mine = [Unit(**{**each, "source": sources[each["source"]]}) for each in listed[rank :: corpus.tasks]]
+    from mmed_train.corpus.pdf import PdfProcess
+
     ocr = _ocr(corpus)
-    return _one_by_one(mine, folder, rank, lambda unit, output: _extract_unit(unit, ocr, output))
+    with PdfProcess() as process:
+        return _one_by_one(mine, folder, rank, lambda unit, output: _extract_unit(unit, ocr, process, output))
 
 
 def _ocr(corpus: Corpus) -> Tesseract | None:
@@ -169,7 +175,7 @@ def _ocr(corpus: Corpus) -> Tesseract | None:
     return Tesseract(languages) if corpus.extract.ocr and languages else None
 
 
-def _extract_unit(unit: Unit, ocr: Ocr | None, output: Output) -> None:
+def _extract_unit(unit: Unit, ocr: Ocr | None, process: PdfProcess, output: Output) -> None:
     source = unit.source
 
     def reject(where: str, reason: str, detail: str) -> None:
@@ -181,9 +187,9 @@ def _extract_unit(unit: Unit, ocr: Ocr | None, output: Output) -> None:
         path = Path(unit.path)
         try:
             if source.format == "pdf":
-                found = extract_pdf(path, source.language, ocr=ocr)
+                found = extract_pdf(path, source.language, ocr=ocr, process=process)
             else:
-                found = extract_html(path.read_bytes(), source.language)
+                found = extract_html(path, source.language)
         except DataError as error:
             reject(unit.name, BROKEN, str(error))
             return
