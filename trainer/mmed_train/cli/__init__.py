@@ -11,6 +11,8 @@ from mmedeval.cli import CONTEXT, LazyGroup, show_version, start
 COMMANDS: Mapping[str, str] = {
     "convert": "Rewrite a checkpoint into llama's layout.",
     "corpus": "Make token shards of raw text.",
+    "presets": "The settings that a recipe can start from.",
+    "plan": "Check a recipe, and tell what it needs.",
     "pretrain": "Continue pretraining on token shards.",
     "finetune": "Finetune on the train split of tasks.",
     "merge": "Merge an adapter into its base.",
