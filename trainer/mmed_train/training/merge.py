@@ -259,7 +259,7 @@ def _merge_in_place(model: Any, files: LocalModel) -> Any:
     with _sentence(f"the adapter in {None if files.adapter is None else files.adapter.path} cannot be merged"):
         merged = model.merge_and_unload(safe_merge=True)
     head, embedding = merged.get_output_embeddings(), merged.get_input_embeddings()
-    if head is not None and head.weight is not embedding.weight:
+    if head is not None and head.weight is not embedding.weight:  # which only newer versions of peft note
         merged.config.tie_word_embeddings = False
     return merged
 
