@@ -19,11 +19,13 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from mmedeval import (
     BackendError,
     Failure,
+    GenerateRequest,
     LoglikelihoodRequest,
     Loglikelihoods,
     ModelError,
     Prompt,
     RunPlan,
+    Sampling,
     Shot,
     UsageError,
     hookimpl,
@@ -545,6 +547,34 @@ def test_a_token_that_the_model_has_no_embedding_for_is_one_sentence(tiny: Calla
     with pytest.raises((BackendError, ModelError)) as caught:
         answers(hf(path), [ask("Is haemoglobin a metal?", [" A", " B"])])
     assert "\n" not in str(caught.value)
+
+
+# --- alone ---
+
+
+@pytest.mark.parametrize("sharing", ["true", "false"])
+def test_asked_alone_nothing_is_computed_beside_another_and_the_record_stays_the_same(
+    sharing: str, tiny: Callable[..., Path]
+) -> None:
+    backend, requests = hf(tiny(config={"initializer_range": 0.1}), prefix_sharing=sharing), uneven_requests()[:8]
+    texts = [
+        GenerateRequest(id=f"text {one.id}", prompt=one.prompt, sampling=Sampling(max_tokens=4), options={}) for one in requests
+    ]
+    together = answers(backend, requests)
+    before, rows = backend.runtime(), set()
+    forward = backend.model.forward
+
+    @functools.wraps(forward)
+    def noted(*args: Any, **kwargs: Any) -> Any:
+        rows.add(kwargs["input_ids"].shape[0])
+        return forward(*args, **kwargs)
+
+    backend.model.forward = noted
+    found = {response.request_id: response for response in backend.alone([*requests, *texts])}
+    assert rows == {1}
+    assert found.keys() == {request.id for request in [*requests, *texts]}
+    assert worst(together, {name: found[name] for name in together}) <= TOLERANCE
+    assert backend.runtime() == before
 
 
 # --- adapters ---

@@ -55,7 +55,7 @@ def plain(compute: Compute, wanted: Sequence[Job]) -> dict[int, Decoded]:
 
 
 def one_alone(compute: Compute, wanted: Sequence[Job], job: int) -> list[Decoded]:
-    return [Decoded(job, decoded.new, decoded.seconds) for decoded in PlainDecoder(compute, 2, [1]).decode([wanted[job]])]
+    return [replace(decoded, index=job) for decoded in PlainDecoder(compute, 2, [1]).decode([wanted[job]])]
 
 
 def tokens(found: dict[int, Decoded]) -> list[list[int] | None]:
@@ -215,3 +215,6 @@ def test_a_row_of_what_is_no_number_ends_at_once_and_leaves_nothing_in_its_slot(
     assert [found[i].broken for i in sorted(found)] == [True] * 3 + [False] * 12
     assert [len(found[i].new or ()) for i in range(3)] == [1, 1, 1]
     assert tokens(found)[3:] == expected
+    # The plain way ends it as soon.
+    (plainly,) = one_alone(compute, spoilt, 0)
+    assert (plainly.broken, len(plainly.new or ())) == (True, 1)
