@@ -7,6 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import torch
@@ -19,6 +20,8 @@ from mmedeval import ModelError, UsageError
 GIB: Final = 2**30
 # What is in a device's memory beside a training: the driver's and the libraries' own, and the share that an allocator cannot use.
 RESERVE, SLACK = 1 * GIB, 0.05
+# Where Linux tells what a container may use.
+CGROUP: Final = Path("/sys/fs/cgroup/memory.max")
 PASS, STEP = "a forward or backward pass", "the optimizer's step"
 PLAIN_OPTIMIZER, FUSED_OPTIMIZER = "adamw_torch", "adamw_torch_fused"
 
@@ -77,8 +80,17 @@ def find_target(*, memory: str | None = None, devices: int | None = None, card: 
             name=about.name, gpu=True, memory=about.total_memory, devices=devices or count, here=devices in (None, count)
         )
     count = devices or processes()
-    main = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") if hasattr(os, "sysconf") else None
+    main = _main_memory()
     return Target(name="CPU", gpu=False, memory=main and main // count, devices=count, here=True)
+
+
+def _main_memory() -> int | None:
+    """Bytes of this machine, or of the container around this process; `None` where the system does not tell."""
+    if not hasattr(os, "sysconf"):
+        return None
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = CGROUP.read_text(encoding="ascii").strip() if CGROUP.is_file() else "max"
+    return min(whole, int(limit)) if limit.isdigit() else whole
 
 
 def _bytes(text: str) -> int:

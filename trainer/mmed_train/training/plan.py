@@ -196,6 +196,10 @@ def make_plan(recipe: Recipe, target: Target, *, say: Callable[[str], None]) -> 
     model, trained = _parameters(job.model)
     time_taken = _time(job, recipe, data, squares, target, bf16=bf16)
     disk = _disk(job, recipe, schedule, footprint)
+    if recipe.model.compile or recipe.model.liger:
+        notes.append("kernels that do several steps in one need less memory than is told")
+    if recipe.distributed.fsdp and target.devices > 1:
+        notes.append("memory under FSDP is reckoned from that of one device, and an upper bound")
     if job.isolated:
         notes.append("whether documents in a row see each other is tested on the model itself at the start of the training")
     if target.gpu and time_taken is None:
@@ -476,7 +480,7 @@ def _about_output(recipe: Recipe) -> Iterator[str]:
 def _obstacles(recipe: Recipe, target: Target, memory: Memory, disk: Disk) -> Iterator[str]:
     """What would stop the training where it is to run, as far as that can be seen from here."""
     if memory.fits is False:
-        yield f"{memory.total / GIB:.1f} GiB of memory are needed, {(memory.usable or 0) / GIB:.1f} GiB can be used"
+        yield f"{memory.total / GIB:.2f} GiB of memory are needed, {(memory.usable or 0) / GIB:.2f} GiB can be used"
     if recipe.distributed.fsdp and target.devices > 1 and recipe.eval.tasks:
         yield "eval.tasks asks the model on one process, and fsdp has shared it out; leave eval.tasks out"
     for setting, wanted in (("model.liger", recipe.model.liger), ("adapter.kind = 'qlora'", _four_bits(recipe))):

@@ -99,8 +99,6 @@ def _data(plan: Plan) -> Iterator[tuple[str, str]]:
             counts[name.rpartition(" ")[2].strip("()")] += count
         told = ", ".join(f"{count:,} in the protocol {name}" for name, count in counts.items())
         yield "items", f"{told}; of {len({name.partition(' ')[0] for name in data.items})} tasks, in one pass"
-    for reason, count in data.left_out.items():
-        yield "left out", f"{count:,} items: {reason}"
     padded = "" if data.predicted is None else f", padding included, and {data.predicted:,} predicted"
     yield "tokens", f"{data.computed:,} are computed in all steps{padded}"
 
@@ -110,7 +108,7 @@ def _steps(steps: Schedule) -> Iterator[tuple[str, str]]:
     parts += [f"{steps.accumulate} passes"] if steps.accumulate > 1 else []
     parts += [f"{steps.devices} devices"] if steps.devices > 1 else []
     yield "a step", f"{' x '.join(parts)} = {steps.rows:,} rows, about {steps.tokens:,.0f} tokens"
-    warm = f"the first {steps.warmup:,} to warm up" if steps.warmup else "without a warm-up"
+    warm = f"{steps.warmup:,} of them to warm up" if steps.warmup else "without a warm-up"
     yield "steps", f"{steps.total:,}, {warm}; epochs end at {_row(steps.epochs) or 'none of them'}"
     also = "" if steps.best == "none" or not steps.looks else ", and whenever a look is the best so far"
     yield "saves", f"after step {_row(steps.saves)}{also}"
@@ -126,7 +124,7 @@ def _row(steps: Sequence[int]) -> str:
 def _parts(plan: Plan, memory: Memory) -> Any:
     table = make_table()
     table.add_column("part", no_wrap=True)
-    table.add_column("GiB", justify="right", no_wrap=True)
+    table.add_column("size", justify="right", no_wrap=True)
     words = {**PARTS, "optimizer": f"optimizer state ({plan.optimizer})"}
     words["weights"] = "weights, frozen ones in 4 bits" if plan.adapter == "qlora" else "weights in float32"
     for name, size in memory.parts.items():
@@ -143,7 +141,7 @@ def _fits(plan: Plan, memory: Memory) -> str:
         return f"how much {target.name} has is not known; tell it with --device-memory, as in --device-memory 80GB"
     whose = target.name if target.gpu else "this machine"
     each = f" for each of {target.devices} processes" if target.devices > 1 and not target.gpu else ""
-    has = f"{whose} has {_gib(target.memory)} GiB{each}, of which {_gib(memory.usable)} can be used"
+    has = f"{whose} has {_gib(target.memory)}{each}, of which {_gib(memory.usable)} can be used"
     why = f"(less {RESERVE / GIB:.0f} GiB for drivers and libraries, and {SLACK:.0%} that allocators lose)"
     verdict = {True: "it fits", False: "it does not fit", None: "without activations it fits"}[memory.fits]
     return f"{verdict}: {has} {why}"
@@ -151,7 +149,7 @@ def _fits(plan: Plan, memory: Memory) -> str:
 
 def _changes(changes: Sequence[Change]) -> Any:
     table = make_table()
-    table.add_column("GiB", justify="right", no_wrap=True)
+    table.add_column("needs", justify="right", no_wrap=True)
     table.add_column("fits", no_wrap=True)
     table.add_column("settings", overflow="fold")
     for change in changes:
@@ -167,27 +165,31 @@ def _toml(value: Any) -> str:
 
 
 def _time(time: Time, plan: Plan) -> str:
-    hours = f"{time.hours:,.1f} hours" if time.hours >= 1 else f"{time.hours * 60:,.1f} minutes"
+    minutes = time.hours * 60
+    hours = f"about {time.hours:,.1f} hours" if minutes >= 60 else f"about {minutes:,.0f} minutes"
+    hours = hours if minutes >= 1.5 else "a minute or less"
     rate = f"{time.rate / 1e12:,.2f}" if time.rate < 1e13 else f"{time.rate / 1e12:,.0f}"
     whose = "measured here" if time.measured else f"{plan.target.devices} x {plan.target.name}"
     return (
-        f"about {hours} without looks and saving: {time.flops:.3g} FLOPs at {time.share:.0%}, which is assumed, of {rate} "
+        f"{hours} without looks and saving: {time.flops:.3g} FLOPs at {time.share:.0%}, which is assumed, of {rate} "
         f"TFLOP/s ({whose})"
     )
 
 
 def _disk(disk: Disk, plan: Plan) -> Iterator[tuple[str, str]]:
     best = ", best/" if plan.schedule.best != "none" else ""
-    each = f"{_gb(disk.checkpoint)} GB a checkpoint ({_gb(disk.weights)} weights, {_gb(disk.optimizer)} optimizer)"
-    most = f"at most {_gb(disk.total)} GB for {disk.kept}{' and best/' if best else ''}"
-    yield "disk", f"{each}, {most}; {_gb(disk.free)} GB are free here"
+    each = f"{_gb(disk.checkpoint)} a checkpoint ({_gb(disk.weights)} weights, {_gb(disk.optimizer)} optimizer)"
+    most = f"at most {_gb(disk.total)} for {disk.kept}{' and best/' if best else ''}"
+    yield "disk", f"{each}, {most}; {_gb(disk.free)} are free here"
     eval_folder = ", eval/" if plan.schedule.looks else ""
     yield "output", f"{plan.output}: checkpoint-N/, final/{best} (linked where the disk can), log.jsonl, loss.png{eval_folder}"
 
 
 def _gib(size: int) -> str:
-    return f"{size / GIB:,.1f}" if size >= GIB else f"{size / GIB:,.3f}"
+    """Memory, in the unit of its makers."""
+    return f"{size / GIB:,.1f} GiB" if size >= GIB else f"{size / 2**20:,.1f} MiB"
 
 
 def _gb(size: int) -> str:
-    return f"{size / 1e9:,.1f}" if size >= 1e9 else f"{size / 1e9:,.4f}"
+    """Room on a disk, in the unit of its makers."""
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -232,6 +233,18 @@ def test_a_memory_is_what_its_maker_says(text: str, size: int) -> None:
 def test_a_memory_that_is_none_is_refused(text: str) -> None:
     with pytest.raises(UsageError, match="80GB"):
         find_target(memory=text)
+
+
+@pytest.mark.parametrize(("limit", "size"), [("1048576\n", MIB), ("max\n", None), (f"{2**62}\n", None)])
+def test_a_containers_memory_is_what_it_may_use(
+    limit: str, size: int | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    monkeypatch.setattr(fit, "CGROUP", tmp_path / "memory.max")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert find_target().memory == whole
+    (tmp_path / "memory.max").write_text(limit)
+    assert find_target().memory == (size or whole)
 
 
 def test_without_a_gpu_processes_share_this_machines_memory() -> None:
