@@ -69,3 +69,19 @@ def test_the_settings_shown_in_the_readme_are_options(tmp_path: Path) -> None:
     settings = command.make_context("run", ["--config", str(tmp_path / "run.toml")]).params
     assert (settings["tasks"], settings["shots"]) == ("mmedbench_ja,mmedbench_fr", 3)
     assert settings["model_arg"] == ("dtype=bfloat16",)
+
+
+def test_the_documentation_of_training_lists_every_setting() -> None:
+    from mmed_train.training.presets import options_markdown
+
+    assert options_markdown().strip() in (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+
+
+def test_the_recipes_shown_in_the_documentation_can_be_read(tmp_path: Path) -> None:
+    from mmed_train.training.recipe import read_recipe
+
+    shown = re.findall(r"```toml\n(.*?)```", (ROOT / "docs" / "training.md").read_text(encoding="utf-8"), re.DOTALL)
+    for text in shown:
+        (tmp_path / "recipe.toml").write_text(text, encoding="utf-8")
+        assert read_recipe(tmp_path / "recipe.toml", "finetune" if 'tasks = ["mmedbench"]' in text else "pretrain")
+    assert len(shown) == 2

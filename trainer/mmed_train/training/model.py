@@ -116,7 +116,14 @@ def _checked(recipe: Recipe, settings: dict[str, Any]) -> Any:
     from transformers import AutoModelForCausalLM
 
     base = find_base(recipe)
-    loaded: Any = AutoModelForCausalLM.from_pretrained(base.path, use_safetensors=True, output_loading_info=True, **settings)
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
+        base.path,
+        use_safetensors=True,
+        output_loading_info=True,
+        # Told below, in one sentence.
+        ignore_mismatched_sizes=True,
+        **settings,
+    )
     model, loading = loaded
     absent = [*loading["missing_keys"], *loading["mismatched_keys"]]
     if absent:
