@@ -238,7 +238,7 @@ def test_files_are_read_for_their_digests_only_when_they_changed(corpus: Corpus,
 
 
 WORKING = """
-import os, sys, time
+import os, signal, sys, time
 from pathlib import Path
 from mmed_train.corpus.config import Corpus, Source
 from mmed_train.corpus.run import Phase, Step, run_step
@@ -253,6 +253,8 @@ if __name__ == "__main__":
     source = Source(name="s", language="en", path="a.jsonl", format="jsonl")
     corpus = Corpus(file=folder / "corpus.toml", output=folder / "out", sources=(source,), steps=("extract",))
     step = Step(phases=(Phase(name="", work=work, tasks=3),), settings={})
+    # What runs in a shell's background was told to ignore it.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     # One of the workers has nothing to do.
     run_step(corpus, "extract", step, workers=3, tell=print)
 """
