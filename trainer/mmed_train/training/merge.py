@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import json
 import shutil
@@ -79,6 +80,8 @@ def merge(adapter: str, out: Path, *, base: str | None, dtype: Dtype | None, say
             wanted = logits(model, probes)
             parameters, exact, written = _write(model, files, folder, out, kind, probes, wanted)
             del model
+            # Its parts refer to each other, and the next model needs their room.
+            gc.collect()
             with writing(out):
                 _copy(files, folder)
             stored = _read_back(folder, probes, wanted, written)
@@ -247,7 +250,7 @@ def _write(
         exact = difference(wanted, logits(merged, probes))
         _check(exact)
         _narrow(merged, kind)
-    # The base's own is copied; one that transformers finds at odds with itself would not be saved.
+    # The base's own is copied; one that is at odds with itself is not saved by all versions of transformers.
     merged.generation_config = GenerationConfig.from_model_config(merged.config)
     with writing(out), _sentence("the merged model cannot be saved"):
         merged.save_pretrained(folder, max_shard_size=LARGEST_SHARD)

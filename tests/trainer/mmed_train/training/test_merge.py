@@ -200,7 +200,7 @@ def test_a_merged_folder_has_the_tokenizer_and_how_to_generate_as_they_were(
     base, adapter = tmp_path / "base", tmp_path / "adapter"
     shutil.copytree(bases(), base)
     shutil.copytree(adapters(), adapter)
-    # transformers refuses to save such a one: there is a temperature, and nothing is sampled.
+    # Some versions of transformers refuse to save such a one: there is a temperature, and nothing is sampled.
     (base / "generation_config.json").write_text(json.dumps({"temperature": 0.3, "do_sample": False, "eos_token_id": [1, 2]}))
     for name in ("tokenizer.json", "tokenizer_config.json"):
         shutil.copy(base / name, adapter)
@@ -330,6 +330,14 @@ def test_an_adapter_that_cannot_be_merged_is_told_so(bases: Callable[..., Path],
     model = get_peft_model(loaded(bases()), PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4))
     model.save_pretrained(tmp_path / "adapter")
     refused(ModelError, "cannot be merged", tmp_path / "adapter", tmp_path / "merged")
+
+
+def test_an_adapter_whose_base_cannot_be_had_again_is_told_so(adapters: Callable[..., Path], tmp_path: Path) -> None:
+    """Its base was changed by a random decomposition before it was trained."""
+    adapter = tmp_path / "adapter"
+    shutil.copytree(adapters(), adapter)
+    edit(adapter / "adapter_config.json", init_lora_weights="pissa_niter_4")
+    refused(ModelError, "random decomposition", adapter, tmp_path / "merged")
 
 
 def test_a_base_that_is_not_there_is_named_with_the_way_out(adapters: Callable[..., Path], tmp_path: Path) -> None:
