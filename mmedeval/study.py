@@ -22,7 +22,7 @@ from mmedeval.agreement import Comparison, Figure, Judged, compare_with_people, 
 from mmedeval.errors import DataError, UsageError
 from mmedeval.specs import LANGUAGES
 from mmedeval.store import read_record, read_samples
-from mmedeval.text import printable, to_json
+from mmedeval.text import csv_cell, printable, to_json
 from mmedeval.types import Sample, SampleResult, digest, join_letters
 
 FORMAT = 1
@@ -34,7 +34,6 @@ MOST_RUNS = 12
 COLUMNS = (
     "study", "rater", "item", "language", "question", "options", "answer", "reference", "candidate", "text", "rating", "place",
 )  # fmt: skip
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "＝", "＋", "－", "＠")
 
 SampleKey = tuple[str, str]
 
@@ -280,8 +279,7 @@ def sheet_csv(sheet: Sheet, study: str) -> str:
 
 
 def _cell(text: str) -> str:
-    text = printable(_shown(text))
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return csv_cell(_shown(text))
 
 
 def sheet_page(sheet: Sheet, study: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import unicodedata
 
 # Line breaks and tabs are wanted; everything else of these categories changes how the rest of the screen is read.
@@ -34,6 +35,26 @@ def to_json(value: object, *, indent: int | None = None, ascii_only: bool = Fals
 
 def _acts(char: str) -> bool:
     return char not in _KEPT and char not in _HARMLESS_FORMAT and unicodedata.category(char) in _UNSAFE
+
+
+# What begins like this a spreadsheet computes, and with it may send what is in other cells anywhere; full-width signs too.
+_FORMULA = ("=", "+", "-", "@", "\t", "＝", "＋", "－", "＠")
+# What begins a link, a tag, a code span, emphasis, a formula, a table cell, an entity; and, at the beginning of a line, a block.
+_MARKUP = re.compile(r"[\\`*_{}\[\]<>()!|~&:$]|^[-+=#]|(?<=www)\.", re.IGNORECASE)
+_NUMBERED = re.compile(r"^(\d{1,9})\.")
+
+
+def csv_cell(text: str) -> str:
+    """Text as a spreadsheet shows it: no formula, and nothing that acts on a screen. An apostrophe in front says "text"."""
+    text = printable(text)
+    return f"'{text}" if text.startswith(_FORMULA) else text
+
+
+def markdown(text: str) -> str:
+    """Text as it is, in one line or one table cell of Markdown: no markup, no HTML, no link, nobody mentioned."""
+    line = _NUMBERED.sub(r"\1\\.", _MARKUP.sub(r"\\\g<0>", printable(" ".join(text.split()))))
+    # Escaped or not, an @ with a name behind it calls that person on GitHub; with a comment between them it does not.
+    return line.replace("@", "@<!-- -->")
 
 
 def first_line(error: BaseException) -> str:

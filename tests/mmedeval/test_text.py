@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import html
 import json
 import sys
 import unicodedata
 
+import pytest
+from markdown_it import MarkdownIt
+
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
 from mmedeval.specs import TaskOptions
-from mmedeval.text import printable, to_json
+from mmedeval.text import csv_cell, markdown, printable, to_json
 
 # What terminals act upon, from the standards and not from the code: ECMA-48 controls, UAX 9 overrides and marks, line separators,
 # byte order mark, tag characters, soft hyphen, surrogates, private use.
@@ -66,3 +70,42 @@ def test_the_questions_of_six_languages_are_left_as_they_are() -> None:
     ]
     assert len(texts) > 1000
     assert [text for text in texts if printable(text) != text] == []
+
+
+HOSTILE = [
+    "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[click](javascript:alert(1))",
+    "![x](http://127.0.0.1/x.png)",
+    "`code` ``more``", "*strong* _em_ ~~gone~~", "# heading", "- item", "+ item", "1. item", "123456789) item", "> quote",
+    "a | b | c",
+    "| - |", "---", "===", "&lt;b&gt; &#60;", "http://example.org www.example.org", "<http://example.org>",
+    "me@example.org @somebody",
+    "$x^2$", "\\", "\\*not\\*", "[a]: http://example.org", "    indented", "line\n\n# heading\n- item", "1.",
+    "：|｜", "0.5 (-1.2)",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_text_in_markdown_is_shown_as_it_is(text: str) -> None:
+    """By an independent renderer, in a line, in a list and in a table cell."""
+    render = MarkdownIt("gfm-like", {"linkify": False}).render
+    wanted = html.escape(" ".join(text.split()))
+    for document, begin, end in (
+        (markdown(text), "<p>", "</p>\n"),
+        (f"a {markdown(text)}", "<p>a ", "</p>\n"),
+        (f"- {markdown(text)}", "<ul>\n<li>", "</li>\n</ul>\n"),
+        (f"| x |\n|---|\n| {markdown(text)} |", "<tbody>\n<tr>\n<td>", "</td>\n</tr>\n</tbody>\n</table>\n"),
+    ):
+        shown = render(document).replace("<!-- -->", "")
+        assert shown.endswith(begin + wanted + end), document
+
+
+def test_nobody_is_mentioned_and_nothing_is_linked_by_markdown() -> None:
+    assert "@somebody" not in markdown("thanks @somebody")
+    assert "http:" not in markdown("http://example.org")
+    assert "www." not in markdown("WWW.example.org").lower()
+
+
+@pytest.mark.parametrize("begin", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "＝1", "＠x"])
+def test_a_cell_is_no_formula(begin: str) -> None:
+    assert csv_cell(begin).startswith("'")
+    assert csv_cell("1 = 1") == "1 = 1"
