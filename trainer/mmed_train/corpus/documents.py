@@ -308,7 +308,11 @@ def _parquet_rows(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str
 
 
 def _text(unit: Unit, reject: Reject) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    data = Path(unit.path).read_bytes()
+    with Path(unit.path).open("rb") as file:
+        data = file.read(LONGEST + 1)
+    if len(data) > LONGEST:
+        reject(unit.name, "longer than a text may be", f"more than {LONGEST >> 20} MB; cut it into texts of less")
+        return
     try:
         yield "0", {unit.source.text: data.decode("utf-8-sig")}
     except UnicodeDecodeError as error:

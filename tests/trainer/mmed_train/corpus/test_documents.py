@@ -176,6 +176,16 @@ def test_a_folder_of_texts_is_a_document_per_file_in_the_order_of_names(tmp_path
     assert [(where, why) for where, why, _ in rejected] == [("d.txt", "no UTF-8")]
 
 
+def test_a_text_file_without_bound_is_rejected_and_not_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "LONGEST", 1000)
+    (tmp_path / "texts").mkdir()
+    (tmp_path / "texts" / "a.txt").write_text("x" * 1001, encoding="utf-8")
+    (tmp_path / "texts" / "b.txt").write_text("x" * 1000, encoding="utf-8")
+    found, rejected = everything(corpus(tmp_path, "texts", "text"))
+    assert [each.id for each in found] == ["s/b.txt:0"]
+    assert [(where, why) for where, why, _ in rejected] == [("a.txt", "longer than a text may be")]
+
+
 def test_a_dataset_of_the_hub_is_read_in_shares(tmp_path: Path) -> None:
     pytest.importorskip("datasets", reason="datasets is not installed")
     folder = tmp_path / "set"
