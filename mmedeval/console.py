@@ -17,6 +17,7 @@ from rich.text import Text
 from mmedeval.aggregate import AVERAGE
 from mmedeval.determinism import sentence
 from mmedeval.hookspecs import hookimpl
+from mmedeval.rotations import EVERY, MEAN, SAME
 from mmedeval.specs import LANGUAGES
 from mmedeval.text import printable
 from mmedeval.types import Aggregate, RunPlan, RunRecord, SampleResult, join_letters
@@ -59,6 +60,8 @@ def print_record(record: RunRecord, folder: Path, console: Console | None = None
             print_table(console, _metric_table(other))
     for line in _notes(record):
         console.print(Text(printable(line)))
+    if rotations := data.get("rotations"):
+        _print_rotations(console, record, rotations)
     if data["determinism"]:
         console.print(Text(printable(sentence(data["determinism"])), style="dim"))
     if data["process"].get("torn_lines"):
@@ -155,6 +158,72 @@ def _with_interval(figure: Aggregate) -> str:
     factor = 100 if figure.scale == 1 else 1
     half = "" if figure.low is None or figure.high is None else f" ±{(figure.high - figure.low) / 2 * factor:.1f}"
     return f"{figure.value * factor:.1f}{half}"
+
+
+def _print_rotations(console: Console, record: RunRecord, rotations: Mapping[str, Any]) -> None:
+    """What asking every item under several orders of its options showed, beside the accuracy of the given order."""
+    counts, usage = rotations["counts"], rotations["usage"].values()
+    orders = "all orders of its options" if rotations["orders"] == "all" else f"up to {rotations['orders']} orders of its options"
+    console.print(plain(f"Every item under {orders}, over items read in each of them; {counts['n']} more answers"))
+    figures = [Aggregate(**row) for row in rotations["results"]]
+    names = _row_names(figures)
+    given = {a.task: a for a in record.aggregates if a.metric == "accuracy"}
+    by_task = {(a.task, a.metric): a for a in figures}
+    spread = {row["task"]: row["recall_spread"] for row in rotations["position"]}
+    single = len(spread) == len(rotations["position"])
+    table = make_table()
+    table.add_column("language", no_wrap=True)
+    for name in ("given", "mean", "right in all", "95 % interval", "same answer", "n", *(["RStd"] if spread and single else [])):
+        table.add_column(name, justify="right", no_wrap=True)
+    for task, name in names.items():
+        every, average = by_task[task, EVERY], by_task[task, EVERY].language == AVERAGE
+        if average:
+            table.add_section()
+        table.add_row(
+            plain(name),
+            _percent(given[task].value),
+            _percent(by_task[task, MEAN].value),
+            _percent(every.value),
+            "–" if every.low is None else f"{_percent(every.low)} – {_percent(every.high)}",
+            _percent(by_task[task, SAME].value),
+            str(every.scored),
+            *([_percent(spread.get(task))] if spread and single else []),
+            style="bold" if average else None,
+        )
+    print_table(console, table)
+    if rotations["position"]:
+        print_table(console, _position_table(rotations["position"], names))
+    else:
+        console.print(Text("no item was read in as many orders as it has options; --rotations all shows the bias of letters"))
+    took = (
+        f"{sum(u['seconds'] for u in usage):.1f} s, {_short_number(sum(u['tokens_in'] + u['tokens_out'] for u in usage))} tokens"
+    )
+    paid = sum(u.get("cost", 0.0) for u in usage)
+    missing = "".join(f", {counts[status]} {status}" for status in ("unread", "failed") if counts[status])
+    console.print(plain(f"The other orders took {took}{f', {paid:.2f} USD' if paid else ''}{missing}"))
+
+
+def _position_table(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str]) -> Table:
+    """How often each letter was chosen; a star where its interval leaves out what a model blind to letters would do."""
+    letters = list(dict.fromkeys(letter for row in rows for letter in row["letters"]))
+    table = make_table("letters chosen, in per cent (* unlike the equal share)")
+    table.add_column("language", no_wrap=True)
+    for name in ("options", "equal", *letters, "RStd", "n"):
+        table.add_column(plain(name), justify="right", no_wrap=True)
+    for row in rows:
+        cells = []
+        for letter in letters:
+            about = row["letters"].get(letter)
+            if about is None:
+                cells.append("–")
+                continue
+            biased = not about["low"] <= row["expected"] <= about["high"]
+            cells.append(f"{_percent(about['share'])}{'*' if biased else ' '}")
+        table.add_row(
+            plain(names[row["task"]]), str(row["options"]), _percent(row["expected"]), *cells,
+            _percent(row["recall_spread"]), str(row["items"]),
+        )  # fmt: skip
+    return table
 
 
 def _row_names(aggregates: Sequence[Aggregate]) -> dict[str, str]:

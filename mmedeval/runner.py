@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any, assert_never
+from typing import Any, Literal, assert_never
 
 from mmedeval import __version__
 from mmedeval.aggregate import TaskScores, aggregate_all, cross_lingual_consistency, figures_as_json
@@ -30,8 +30,9 @@ from mmedeval.prompts import (
     make_request,
     plain_chat,
 )
+from mmedeval.rotations import rotated, rotation_amounts, rotation_summary
 from mmedeval.specs import ProtocolName, TaskOptions, TaskSpec
-from mmedeval.store import FORMAT, RunFolder, read_record, read_samples, record_from_json, rewrite
+from mmedeval.store import FORMAT, RunFolder, read_record, read_rotations, read_samples, record_from_json, rewrite
 from mmedeval.types import (
     Answer,
     Failure,
@@ -63,6 +64,15 @@ class RunStopped(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Rotated:
+    """A sample with its options `rotation` places further on, and what is asked then."""
+
+    sample: Sample
+    request: Request
+    rotation: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PreparedTask:
     """A task of the run: what is asked, and the digests that say exactly what that was."""
 
@@ -73,6 +83,21 @@ class PreparedTask:
     data_digest: str
     prompts_digest: str
     template_digest: str
+    rotated: Sequence[Rotated] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a request is about."""
+
+    task: PreparedTask
+    sample: Sample
+    request: Request
+    rotation: int = 0
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.task.spec.name, self.sample.id
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,13 +118,19 @@ class Prepared:
         return digest(self.identity)
 
     @cached_property
-    def context(self) -> Mapping[str, tuple[PreparedTask, Sample, Request]]:
-        """What each request is about, by its id."""
-        return {
-            request.id: (task, sample, request)
+    def context(self) -> Mapping[str, Asked]:
+        """What each request is about, by its id: the given orders of options first."""
+        given = (
+            Asked(task=task, sample=sample, request=request)
             for task in self.tasks
             for sample, request in zip(task.samples, task.requests, strict=True)
-        }
+        )
+        others = (
+            Asked(task=task, sample=each.sample, request=each.request, rotation=each.rotation)
+            for task in self.tasks
+            for each in task.rotated
+        )
+        return {asked.request.id: asked for asked in (*given, *others)}
 
 
 def run(plan: RunPlan, catalog: Catalog, out: Path | None = None) -> tuple[RunRecord, Path]:
@@ -125,6 +156,8 @@ def prepare(plan: RunPlan, catalog: Catalog, backend: Backend) -> Prepared:
     """Loads data and renders all prompts; computes nothing with the model."""
     if not math.isfinite(plan.temperature) or plan.temperature < 0:
         raise UsageError(f"--temperature {plan.temperature} is no number from 0 on")
+    if plan.rotations not in (None, "all") and not (isinstance(plan.rotations, int) and plan.rotations > 1):
+        raise UsageError(f"--rotations {plan.rotations} is neither 'all' nor a number of orders from 2 on")
     specs = catalog.select_tasks(plan.tasks, plan.languages)
     protocol, why = choose_protocol(plan, backend)
     if plan.shots and protocol in ("paper", "paper-direct"):
@@ -157,6 +190,10 @@ def prepare(plan: RunPlan, catalog: Catalog, backend: Backend) -> Prepared:
         "metric_args": dict(plan.metric_args),
         "tasks": {task.spec.name: {"data": task.data_digest, "prompts": task.prompts_digest} for task in tasks},
     }
+    if plan.rotations is not None:
+        # Only where it is asked for: a run without keeps the fingerprint that it always had.
+        prompts = {task.spec.name: digest([_request_contents(each.request) for each in task.rotated]) for task in tasks}
+        identity["rotations"] = {"orders": plan.rotations, "prompts": prompts}
     return Prepared(
         plan=plan,
         protocol=protocol,
@@ -205,10 +242,22 @@ def _prepare_task(
             f"--shots {plan.shots} is more than the train split of {spec.name!r} can give "
             f"({len(train)} examples, without the question itself); ask for at most {enough}"
         )
-    requests = []
-    for sample, shots in zip(samples, shots_of, strict=True):
+
+    def ask(sample: Sample, shots: Sequence[Sample], suffix: str = "") -> Request:
         prompt = _render(catalog, task, sample, shots, protocol, plan)
-        requests.append(make_request(task, sample, prompt, protocol, sampling, request_id=f"{spec.name}/{sample.id}"))
+        return make_request(task, sample, prompt, protocol, sampling, request_id=f"{spec.name}/{sample.id}{suffix}")
+
+    requests = [ask(sample, shots) for sample, shots in zip(samples, shots_of, strict=True)]
+    others = []
+    if plan.rotations is not None:
+        for sample, shots in zip(samples, shots_of, strict=True):
+            for amount in rotation_amounts(len(sample.options), plan.rotations):
+                turned = rotated(sample, amount)
+                others.append(Rotated(sample=turned, request=ask(turned, shots, f"@{amount}"), rotation=amount))
+        ids = {request.id for request in requests}
+        twice = next((each.request.id for each in others if each.request.id in ids), None)
+        if twice is not None:
+            raise PluginError(f"{twice!r} is a sample of its own and another one's name under --rotations; rename it in its task")
     return PreparedTask(
         spec=spec,
         task=task,
@@ -218,6 +267,7 @@ def _prepare_task(
         data_digest=digest([sample.contents() for sample in [*samples, *(train if backend.wants_train else ())]]),
         prompts_digest=digest([_request_contents(request) for request in requests]),
         template_digest=_template_digest(catalog, task, protocol, plan),
+        rotated=others,
     )
 
 
@@ -286,31 +336,29 @@ def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, fold
     plan, hook = prepared.plan, catalog.host.hook
     started = datetime.now(UTC)
     before = folder.runtime()
-    resumed = {"answers_found": len(folder.stored), "torn_lines": folder.dropped_lines}
+    resumed = {"answers_found": len(folder.stored) + len(folder.rotated), "torn_lines": folder.dropped_lines}
+    context = prepared.context
+    found = {name: folder.find(asked.key, asked.rotation) for name, asked in context.items()}
     # A failure is no answer: an unfinished run asks again.
-    done = {key for key, result in folder.stored.items() if result.status != "failed"}
-    todo = [request for task in prepared.tasks for request in task.requests if _key(request.id) not in done]
+    todo = [asked.request for name, asked in context.items() if (old := found[name]) is None or old.status == "failed"]
     # What failed before comes last: a server that refuses the first requests of all would end the run each time.
-    todo.sort(key=lambda request: _key(request.id) in folder.stored)
+    todo.sort(key=lambda request: found[request.id] is not None)
     cost = backend.most_cost(todo)
     if cost is not None:
         catalog.tell(f"{len(todo)} requests to {plan.model}, for at most {cost:.2f} US dollars")
     hook.mmedeval_run_started(plan=plan, total=len(todo))
-    context = prepared.context
-    total = len(context)
-    asked = {request.id for request in todo}
+    expected = {request.id for request in todo}
     answered: set[str] = set()
     try:
         # Closed at once when something fails: a backend that talks to a server asks, and pays, no further.
         with closing(_responses(backend, todo)) as responses:
             for response in responses:
-                if response.request_id in answered or response.request_id not in asked:
+                if response.request_id in answered or response.request_id not in expected:
                     raise PluginError(
                         f"{plan.model} answered {response.request_id!r}, which was not asked or is answered already"
                     )
                 answered.add(response.request_id)
-                task, sample, request = context[response.request_id]
-                result = interpret(response, request, task.task, sample, prepared.protocol, hook.mmedeval_parse_answer)
+                result = interpret(response, context[response.request_id], prepared.protocol, hook.mmedeval_parse_answer)
                 if not plan.save_requests:
                     result = dataclasses.replace(result, prompt=None)
                 if len(answered) == 1:
@@ -325,11 +373,11 @@ def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, fold
             folder.note_runtime(_runtime(backend, before))
         determinism = _check_determinism(prepared, catalog, backend, folder)
     except KeyboardInterrupt as stop:
-        stored = sum(result.status != "failed" for result in folder.stored.values())
-        raise RunStopped(folder.path, stored, total) from stop
+        stored = sum(result.status != "failed" for result in (*folder.stored.values(), *folder.rotated.values()))
+        raise RunStopped(folder.path, stored, len(context)) from stop
     seen = {"determinism": determinism, "process": {**backend.runtime().get("process", {}), **resumed}}
-    record, results = _score(prepared, catalog, folder, backend.describe(), started, seen)
-    folder.finish(record.data, results)
+    record, results, others = _score(prepared, catalog, folder, backend.describe(), started, seen)
+    folder.finish(record.data, results, others)
     hook.mmedeval_run_finished(plan=plan, record=record)
     return record
 
@@ -340,10 +388,10 @@ def _check_determinism(prepared: Prepared, catalog: Catalog, backend: Backend, f
     A backend that fails here has answered all the same: the run keeps its record, and the record says what failed.
     """
     context, parse = prepared.context, catalog.host.hook.mmedeval_parse_answer
-    asked = checked([folder.stored[_key(name)] for name in context])
+    asked = checked([folder.stored[each.key] for each in context.values() if not each.rotation])
     try:
         with _backend_errors():
-            responses = list(backend.alone([context["/".join(result.key)][2] for result in asked]))
+            responses = list(backend.alone([context["/".join(result.key)].request for result in asked]))
     except BackendError as error:
         return {"error": str(error)}
     if not responses:
@@ -352,10 +400,10 @@ def _check_determinism(prepared: Prepared, catalog: Catalog, backend: Backend, f
         raise PluginError(f"{prepared.plan.model} was asked {len(asked)} requests one by one and gave answers to others")
     alone = {}
     for response in responses:
-        task, sample, request = context[response.request_id]
-        alone[_key(request.id)] = interpret(response, request, task.task, sample, prepared.protocol, parse)
+        again = context[response.request_id]
+        alone[again.key] = interpret(response, again, prepared.protocol, parse)
     # A text of an earlier process was read by the reader of its day.
-    before = [_read_again(each, context["/".join(each.key)][0].task, prepared.protocol, catalog) for each in asked]
+    before = [_read_again(each, context["/".join(each.key)].task.task, prepared.protocol, catalog) for each in asked]
     return compare(before, alone)
 
 
@@ -395,24 +443,14 @@ def _backend_errors() -> Iterator[None]:
         ) from error
 
 
-def _key(request_id: str) -> tuple[str, str]:
-    task, _, sample = request_id.partition("/")
-    return task, sample
-
-
-def interpret(
-    response: Response,
-    request: Request,
-    task: Task,
-    sample: Sample,
-    protocol: ProtocolName,
-    parse_answer: Callable[..., Any],
-) -> SampleResult:
+def interpret(response: Response, asked: Asked, protocol: ProtocolName, parse_answer: Callable[..., Any]) -> SampleResult:
     """What a response says about its sample."""
+    request, sample = asked.request, asked.sample
     result = SampleResult(
-        task=_key(request.id)[0],
+        task=asked.task.spec.name,
         sample=sample,
         status="failed",
+        rotation=asked.rotation,
         prompt=_shown_prompt(request.prompt, response.usage.shots_dropped),
         usage=response.usage,
     )
@@ -426,7 +464,7 @@ def interpret(
         case Generation():
             if not isinstance(request, GenerateRequest):
                 raise PluginError(f"the backend wrote a text for {request.id}, which asks for loglikelihoods")
-            answer = _read(parse_answer, task, sample, response, protocol)
+            answer = _read(parse_answer, asked.task.task, sample, response, protocol)
             return dataclasses.replace(
                 result,
                 status="unread" if answer.letters is None else "ok",
@@ -494,7 +532,7 @@ def _score(
     model: Mapping[str, Any],
     started: datetime,
     seen: Mapping[str, Any],
-) -> tuple[RunRecord, list[SampleResult]]:
+) -> tuple[RunRecord, list[SampleResult], list[SampleResult]]:
     plan = prepared.plan
     # Read once more: an answer that was stored before a stop may have been read by an older reader.
     by_task = {
@@ -516,6 +554,11 @@ def _score(
         for task in prepared.tasks
     ]
     results = [result for task in tasks for result in task.results]
+    others = [
+        _read_again(folder.rotated[task.spec.name, each.sample.id, each.rotation], task.task, prepared.protocol, catalog)
+        for task in prepared.tasks
+        for each in task.rotated
+    ]
     runtime = folder.runtime()
     warnings = runtime.pop("warnings", [])
     head = {
@@ -545,8 +588,18 @@ def _score(
         "environment": environment(),
         **seen,
     }
-    record = {**head, **summarise(tasks, prepared.metrics, warnings)}
-    return record_from_json(record), results
+    record = {**head, **summarise(tasks, prepared.metrics, warnings), **_rotations(plan.rotations, tasks, others)}
+    return record_from_json(record), results, others
+
+
+def _rotations(
+    wanted: int | Literal["all"] | None, tasks: Sequence[TaskScores], others: Sequence[SampleResult]
+) -> dict[str, Any]:
+    """The part of a record that only a run under several orders of the options has."""
+    if wanted is None:
+        return {}
+    usage = {task.task: _usage([each for each in others if each.task == task.task]) for task in tasks}
+    return {"rotations": {**rotation_summary(tasks, others, wanted), "usage": usage}}
 
 
 def score_task(
@@ -653,19 +706,22 @@ def rescore(path: Path, catalog: Catalog, metric_names: Sequence[str], metric_ar
         name: len(about["chances"]) for name, about in old["tasks"].items()
     }:
         raise StoreError(f"{path}: the samples are not those of the record; restore the folder, or run again")
-    tasks = []
+    tasks, others = [], []
+    rotations = read_rotations(path)
     for name, about in old["tasks"].items():
         task = _StoredTask(name=name, language=about["language"], max_answers=about["max_answers"], source=about["source"])
         results = [_read_again(result, task, protocol, catalog) for result in stored[name]]
         tasks.append(score_task(name, about["language"], about["group"], results, metrics, about["chances"]))
+        others += [_read_again(result, task, protocol, catalog) for result in rotations if result.task == name]
     kept = [text for text in old["warnings"] if text not in _warnings([result for task in tasks for result in task.results])]
     record = {
         **old,
         "plan": {**old["plan"], "metrics": list(names), "metric_args": arguments},
         **summarise(tasks, metrics, kept),
+        **_rotations(old["plan"].get("rotations"), tasks, others),
         "rescored": {"at": datetime.now(UTC).isoformat(timespec="seconds"), "mmedeval": __version__},
     }
-    rewrite(path, record, [result for task in tasks for result in task.results])
+    rewrite(path, record, [result for task in tasks for result in task.results], others)
     return record_from_json(record)
 
 

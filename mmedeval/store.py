@@ -17,6 +17,8 @@ from mmedeval.types import Aggregate, RunRecord, Sample, SampleResult, Usage, jo
 
 FORMAT = 1
 PLAN, SAMPLES, RUNTIME, RECORD = "plan.json", "samples.jsonl", "runtime.json", "record.json"
+# Answers under other orders of the options stand apart: whoever reads the samples finds each item once, as it was given.
+ROTATIONS = "rotations.jsonl"
 RECORD_KEYS = (
     "plan", "protocol", "model", "tasks", "results", "counts", "usage", "consistency", "warnings", "determinism", "process",
 )  # fmt: skip
@@ -41,8 +43,10 @@ class RunFolder:
             self._lock = _lock(path)
             try:
                 self._prepare(identity, plan)
-                self.stored = self._load()
-                self._samples: IO[str] = (path / SAMPLES).open("a", encoding="utf-8", errors="surrogatepass", newline="\n")
+                self.stored = {result.key: result for result in self._load(SAMPLES)}
+                self.rotated = {(*result.key, result.rotation): result for result in self._load(ROTATIONS)}
+                self._samples = _open_to_append(path / SAMPLES)
+                self._rotations: IO[str] | None = None
             except BaseException:
                 self._lock.close()
                 raise
@@ -62,18 +66,22 @@ class RunFolder:
             return
         _write_atomic(file, json.dumps({"format": FORMAT, "identity": identity, "plan": plan}, ensure_ascii=False, indent=2))
 
-    def _load(self) -> dict[tuple[str, str], SampleResult]:
+    def _load(self, name: str) -> list[SampleResult]:
         """The answers that are there. A torn last line (the process was killed while writing) is cut off, to be redone."""
-        file = self.path / SAMPLES
+        file = self.path / name
         if not file.exists():
-            return {}
+            return []
         whole = file.read_bytes()
         end = whole.rfind(b"\n") + 1
         if end < len(whole):
-            self.dropped_lines = 1
+            self.dropped_lines += 1
             with file.open("r+b") as handle:
                 handle.truncate(end)
-        return {result.key: result for result in _parse_lines(file, whole[:end])}
+        return list(_parse_lines(file, whole[:end]))
+
+    def find(self, key: tuple[str, str], rotation: int = 0) -> SampleResult | None:
+        """The stored answer to a sample under one order of its options."""
+        return self.rotated.get((*key, rotation)) if rotation else self.stored.get(key)
 
     @property
     def complete(self) -> bool:
@@ -81,32 +89,52 @@ class RunFolder:
 
     def append(self, result: SampleResult) -> None:
         """Stores one answer; when this returns, a kill of the process no longer loses it."""
-        with _told(self.path, kept=len(self.stored)):
-            self._samples.write(json.dumps(sample_to_json(result), ensure_ascii=False) + "\n")
-            self._samples.flush()
-        self.stored[result.key] = result
+        with _told(self.path, kept=self._kept):
+            if not result.rotation:
+                handle = self._samples
+            elif self._rotations is None:
+                handle = self._rotations = _open_to_append(self.path / ROTATIONS)
+            else:
+                handle = self._rotations
+            handle.write(json.dumps(sample_to_json(result), ensure_ascii=False) + "\n")
+            handle.flush()
+        if result.rotation:
+            self.rotated[*result.key, result.rotation] = result
+        else:
+            self.stored[result.key] = result
+
+    @property
+    def _kept(self) -> int:
+        return len(self.stored) + len(self.rotated)
 
     def note_runtime(self, runtime: Mapping[str, Any]) -> None:
         """Keeps what the backend says of itself: the process that writes the record need not be the one that answered."""
-        with _told(self.path, kept=len(self.stored)):
+        with _told(self.path, kept=self._kept):
             _write_atomic(self.path / RUNTIME, json.dumps(runtime, ensure_ascii=False, indent=2) + "\n")
 
     def runtime(self) -> dict[str, Any]:
         file = self.path / RUNTIME
         return _read_json(file) if file.exists() else {}
 
-    def finish(self, record: Mapping[str, Any], results: Sequence[SampleResult]) -> None:
+    def finish(self, record: Mapping[str, Any], results: Sequence[SampleResult], rotated: Sequence[SampleResult] = ()) -> None:
         """Replaces the samples by the same in the plan's order with their scores, and writes the record, each in one step."""
-        with _told(self.path, kept=len(self.stored)):
-            self._samples.close()
-            _write_results(self.path, record, results)
+        with _told(self.path, kept=self._kept):
+            self._close_files()
+            _write_results(self.path, record, results, rotated)
 
     def close(self) -> None:
-        with _told(self.path, kept=len(self.stored)):
+        with _told(self.path, kept=self._kept):
             try:
-                self._samples.close()
+                self._close_files()
             finally:
                 self._lock.close()
+
+    def _close_files(self) -> None:
+        try:
+            self._samples.close()
+        finally:
+            if self._rotations is not None:
+                self._rotations.close()
 
     def __enter__(self) -> Self:
         return self
@@ -146,10 +174,20 @@ def read_samples(path: Path) -> tuple[SampleResult, ...]:
     return tuple(results.values())
 
 
-def rewrite(path: Path, record: Mapping[str, Any], results: Sequence[SampleResult]) -> None:
+def read_rotations(path: Path) -> tuple[SampleResult, ...]:
+    """The stored answers under other orders of the options; none for a run without `--rotations`."""
+    file = path / ROTATIONS
+    if not file.exists():
+        return ()
+    whole = _read_bytes(file)
+    results = {(*each.key, each.rotation): each for each in _parse_lines(file, whole[: whole.rfind(b"\n") + 1])}
+    return tuple(results.values())
+
+
+def rewrite(path: Path, record: Mapping[str, Any], results: Sequence[SampleResult], rotated: Sequence[SampleResult] = ()) -> None:
     """Stores new scores of a finished run. Raises `StoreError` while another process holds the folder."""
     with _told(path), _lock(path):
-        _write_results(path, record, results)
+        _write_results(path, record, results, rotated)
 
 
 def record_from_json(data: Mapping[str, Any]) -> RunRecord:
@@ -177,6 +215,8 @@ def sample_to_json(result: SampleResult) -> dict[str, Any]:
     line["usage"] = asdict(result.usage)
     if result.scores:
         line["scores"] = dict(result.scores)
+    if result.rotation:
+        line["rotation"] = result.rotation
     return line
 
 
@@ -204,6 +244,7 @@ def sample_from_json(line: Mapping[str, Any]) -> SampleResult:
         failure=line.get("failure"),
         usage=Usage(**line["usage"]),
         scores=line.get("scores", {}),
+        rotation=line.get("rotation", 0),
     )
 
 
@@ -236,10 +277,16 @@ def _read_bytes(file: Path) -> bytes:
         raise StoreError(f"{file} cannot be read: {error.strerror or error}") from error
 
 
-def _write_results(path: Path, record: Mapping[str, Any], results: Iterable[SampleResult]) -> None:
-    lines = "".join(json.dumps(sample_to_json(result), ensure_ascii=False) + "\n" for result in results)
-    _write_atomic(path / SAMPLES, lines)
+def _write_results(
+    path: Path, record: Mapping[str, Any], results: Iterable[SampleResult], rotated: Sequence[SampleResult]
+) -> None:
+    for name, group in ((SAMPLES, results), *([(ROTATIONS, rotated)] if rotated else [])):
+        _write_atomic(path / name, "".join(json.dumps(sample_to_json(each), ensure_ascii=False) + "\n" for each in group))
     _write_atomic(path / RECORD, json.dumps(record, ensure_ascii=False, indent=2, allow_nan=False) + "\n")
+
+
+def _open_to_append(file: Path) -> IO[str]:
+    return file.open("a", encoding="utf-8", errors="surrogatepass", newline="\n")
 
 
 def _write_atomic(file: Path, text: str) -> None:

@@ -237,6 +237,7 @@ class SampleResult:
 
     `prediction` is `None` unless `status` is "ok" (or "unscored", where a protocol cannot give the full answer).
     `logprobs` maps a written answer (`A`, `A,C`) to its loglikelihood; `margin` is the distance between the best two.
+    Under a `rotation` of k, `sample` holds the options k places further on, and the letters here are those of that order.
     """
 
     task: str
@@ -251,6 +252,7 @@ class SampleResult:
     failure: str | None = None
     usage: Usage = Usage()
     scores: Mapping[str, float] = field(default_factory=dict)
+    rotation: int = 0
 
     @property
     def key(self) -> tuple[str, str]:
@@ -310,6 +312,7 @@ class RunPlan:
     exclude_images: bool = False
     data_dir: Path | None = None
     save_requests: bool = True
+    rotations: int | Literal["all"] | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Every choice as JSON-like data."""
@@ -330,6 +333,7 @@ class RunPlan:
             "exclude_images": self.exclude_images,
             "data_dir": None if self.data_dir is None else str(self.data_dir),
             "save_requests": self.save_requests,
+            "rotations": self.rotations,
         }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -64,6 +64,14 @@ def _as_option(file: Path, key: str, setting: Any, *, multiple: bool, flag: bool
 
 def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _orders(ctx: click.Context, parameter: click.Parameter, value: str | None) -> int | Literal["all"] | None:
+    if value is None or value == "all":
+        return "all" if value else None
+    if value.isascii() and value.isdigit() and int(value) > 1:
+        return int(value)
+    raise click.BadParameter(f"{value!r} is neither 'all' nor a number of orders from 2 on", ctx, parameter)
 
 
 def names(value: str | None) -> tuple[str, ...]:
@@ -160,6 +168,12 @@ def _pairs(arguments: Sequence[str], option: str) -> dict[str, str]:
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Run folder (default: one under runs/, named after the run)."
 )
+@click.option(
+    "--rotations",
+    callback=_orders,
+    metavar="all|N",
+    help="Ask every item under rotated orders of its options, too: all of them, or N with the given one.",
+)
 @click.option("--save-requests/--no-save-requests", default=True, help="Store the prompts with the answers.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
@@ -207,6 +221,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         exclude_images=options["exclude_images"],
         data_dir=options["data_dir"],
         save_requests=options["save_requests"],
+        rotations=options["rotations"],
     )
     progress = [] if options["quiet"] else [console.Progress()]
     host = make_host(extra=progress)
