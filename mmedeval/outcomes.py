@@ -155,7 +155,8 @@ def baseline(run: Outcomes) -> dict[str, Any]:
     """A run as its baseline: figures, an outcome per item, digests; no question, prompt or output, and no path."""
     content: dict[str, Any] = {
         MARK: VERSION,
-        "model": run.model,
+        # Where the model lay is of no use to others.
+        "model": Path(run.model.rstrip("/")).name,
         "name": run.name,
         "fingerprint": run.fingerprint,
         "made": run.made,
@@ -271,7 +272,7 @@ def _task_from_json(data: Mapping[str, Any]) -> TaskOutcomes:
 
 
 def fold(names: Iterable[str]) -> list[str | list[Any]]:
-    """Names in short: those that count up, as in test-1, test-2, are one entry of what they begin with, the first and the last."""
+    """Names in short: those that count up, as test-1, test-2 do, are one entry: what they begin with, the first, the last."""
     folded: list[str | list[Any]] = []
     for name in names:
         match = _NUMBERED.fullmatch(name)
