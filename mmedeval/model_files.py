@@ -113,8 +113,11 @@ class ModelFolder:
             raise ModelError(f"{file} holds no JSON object; restore the file or export the model again")
         return content
 
-    def check_model(self) -> None:
-        """Raises `ModelError` for a folder that cannot be a model, with what is missing and what to do."""
+    def check_model(self, *, trust: str = ", or trust them with --model-arg use_safetensors=false") -> None:
+        """Raises `ModelError` for a folder that cannot be a model, with what is missing and what to do.
+
+        `trust` ends the sentence on pickled weights: what else a user may do than convert them.
+        """
         if not (self.path / "config.json").is_file():
             raise ModelError(
                 f"{self.path} holds no config.json, so it is no model of transformers; name the folder that save_pretrained wrote"
@@ -125,7 +128,7 @@ class ModelFolder:
         ):
             raise ModelError(
                 f"{self.path} holds no weights in safetensors; copy the whole model folder, or, if its weights are pickle files, "
-                "which can run code when read, convert them or trust them with --model-arg use_safetensors=false"
+                f"which can run code when read, convert them{trust}"
             )
         # transformers passes over a torn one, and with it over where texts end.
         ends = self.json("generation_config.json").get("eos_token_id")
@@ -230,9 +233,10 @@ def _base_folder(adapter: ModelFolder, named: str, instead: str) -> Path | None:
     return places[0] if places else None
 
 
-def find_model(name: str, *, revision: str | None, safe_only: bool, code: bool) -> ModelFolder:
+def find_model(name: str, *, revision: str | None, safe_only: bool, code: bool, weights: bool = True) -> ModelFolder:
     """The folder of a model given by path or hub name; what is missing is fetched from the hub into its cache.
 
+    Without `weights` nothing but configuration and tokenizer is fetched, for who reads no more.
     Raises `ModelError` for a path that does not exist, and for a hub name that cannot be had.
     """
     path = _path(name)
@@ -242,7 +246,7 @@ def find_model(name: str, *, revision: str | None, safe_only: bool, code: bool) 
         raise ModelError(f"{name} is a file; name the folder that holds config.json and the weights")
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise ModelError(f"the model folder {name} does not exist; check the path, or give a hub name such as org/model")
-    path = _fetch(name, revision, _patterns(safe_only=safe_only, code=code))
+    path = _fetch(name, revision, _patterns(safe_only=safe_only, code=code, weights=weights))
     return ModelFolder(path=path, safe_only=safe_only, code=code)
 
 
@@ -253,8 +257,9 @@ def _path(name: str) -> Path:
         return Path(name)
 
 
-def _patterns(*, safe_only: bool, code: bool) -> list[str]:
-    return [*CONFIGURATION, *SAFE_WEIGHTS, *([] if safe_only else PICKLED_WEIGHTS), *(["*.py"] if code else [])]
+def _patterns(*, safe_only: bool, code: bool, weights: bool = True) -> list[str]:
+    of_weights = [*SAFE_WEIGHTS, *([] if safe_only else PICKLED_WEIGHTS)] if weights else []
+    return [*CONFIGURATION, *of_weights, *(["*.py"] if code else [])]
 
 
 def _matches(name: object, patterns: Sequence[str]) -> bool:

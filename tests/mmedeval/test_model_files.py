@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mmedeval import ModelError, UsageError, model_files
-from mmedeval.model_files import LocalModel, ModelFolder, find_local_model
+from mmedeval.model_files import LocalModel, ModelFolder, find_local_model, find_model
 
 
 def make(folder: Path, *names: str, **contents: Any) -> Path:
@@ -214,6 +215,23 @@ def test_the_revision_that_an_adapter_was_trained_on_is_the_one_that_is_fetched(
     find(make_adapter(tmp_path / "pinned", "org/base", revision="v2"))
     find(make_adapter(tmp_path / "free", "org/base", revision=None))
     assert asked == [("org/base", "v2"), ("org/base", None)]
+
+
+def test_without_weights_nothing_but_configuration_and_tokenizer_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = ("config.json", "tokenizer.json", "tokenizer.model", "model.safetensors", "pytorch_model.bin", "code.py")
+    fetched = {}
+
+    def fetch(name: str, revision: str | None, patterns: Sequence[str]) -> Path:
+        names = [each for each in there if any(fnmatch.fnmatch(each, pattern) for pattern in patterns)]
+        fetched[name] = names
+        return make(tmp_path / name, *names)
+
+    monkeypatch.setattr(model_files, "_fetch", fetch)
+    find_model("org/all", revision=None, safe_only=True, code=False)
+    find_model("org/light", revision=None, safe_only=False, code=False, weights=False)
+    assert fetched == {"org/all": [*there[:4]], "org/light": [*there[:3]]}
 
 
 def test_a_base_with_an_adapter_of_its_own_is_refused(tmp_path: Path) -> None:

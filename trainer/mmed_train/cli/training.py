@@ -22,11 +22,11 @@ def training_command(kind: Kind, words: str, summary: str) -> click.Command:
     @SET
     @click.option("--resume", is_flag=True, help="Go on from the last whole checkpoint.")
     def command(file: Path, overrides: tuple[str, ...], resume: bool) -> int:
+        need_packages(kind)
         from mmed_train.training.recipe import read_recipe
         from mmedeval.cli import tell
 
         recipe = read_recipe(file, kind, overrides)
-        need_packages(kind)
         from mmed_train.training.jobs import prepare
         from mmed_train.training.loop import TrainingStopped, first_process, train
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from importlib.util import find_spec
 from typing import Any
+
+import torch
 
 from mmed_train.corpus.config import read_corpus
 from mmed_train.corpus.mixing import Mix, Windows
@@ -25,9 +28,9 @@ from mmed_train.training.model import (
     load_tokenizer,
     read_config,
 )
-from mmed_train.training.recipe import Recipe
+from mmed_train.training.recipe import LOGGERS, Recipe
 from mmed_train.training.rows import ItemRows, PackedWindows, PublishedWindows, hold_out, lay_out, validation_rows
-from mmedeval import DataError, ModelError, UsageError
+from mmedeval import DataError, MissingPackageError, ModelError, UsageError
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
 
@@ -36,27 +39,48 @@ UNPACKED = 'train with data.batching = "grouped", or try model.attention = "eage
 
 
 def prepare(recipe: Recipe, *, say: Callable[[str], None]) -> Job:
+    """All that a training here needs. Raises what is in its way before anything is read."""
+    for obstacle in obstacles(recipe, devices=processes(), gpu=torch.cuda.is_available(), here=True):
+        raise obstacle
+    return read_job(recipe, say=say)
+
+
+def obstacles(recipe: Recipe, *, devices: int, gpu: bool, here: bool) -> Iterator[UsageError]:
+    """What would stop the training on so many devices, GPUs or not; `here`: with the packages of this machine."""
+    model, adapter = recipe.model, recipe.adapter
+    if model.config and adapter.kind != "none":
+        yield UsageError(f"adapter.kind = {adapter.kind!r} would put an adapter on random weights; give model.path")
+    if recipe.distributed.fsdp and devices > 1 and recipe.eval.tasks:
+        yield UsageError(
+            "eval.tasks asks the model on one process, and fsdp has shared it out; leave eval.tasks out and evaluate the "
+            "checkpoints: mmedeval run --model hf:OUTPUT/checkpoint-N"
+        )
+    if model.liger and not gpu:
+        yield UsageError("model.liger needs a GPU; leave it out")
+    needs: dict[str, Sequence[str]] = {"model.liger": ("liger_kernel",)} if model.liger else {}
+    needs |= {"adapter.kind = 'qlora'": ("bitsandbytes",)} if adapter.kind == "qlora" else {}
+    needs |= {f"logs.to = {name}": LOGGERS[name] for name in recipe.logs.to}
+    for setting, packages in needs.items():
+        if here and not any(map(find_spec, packages)):
+            yield MissingPackageError(setting, [packages[0].replace("_", "-")], None)
+
+
+def read_job(recipe: Recipe, *, say: Callable[[str], None]) -> Job:
     """Reads the data, then the model: what is wrong with the data is told before the weights are loaded."""
     if recipe.eval.tasks:
-        catalog = Catalog(make_host(), say)
-        catalog.select_tasks(recipe.eval.tasks)
+        Catalog(make_host(), say).select_tasks(recipe.eval.tasks)
         harness.plan_of(recipe)
-        if recipe.distributed.fsdp and processes() > 1:
-            raise UsageError(
-                "eval.tasks asks the model on one process, and fsdp has shared it out; leave eval.tasks out and evaluate the "
-                "checkpoints: mmedeval run --model hf:OUTPUT/checkpoint-N"
-            )
     return _pretraining(recipe, say) if recipe.kind == "pretrain" else _finetuning(recipe, say)
 
 
 def _pretraining(recipe: Recipe, say: Callable[[str], None]) -> Job:
+    config = read_config(recipe)
     tokenizer = load_tokenizer(recipe)
     space, mix, window = open_corpus(recipe, digest_of(tokenizer))
     held_out = hold_out(space, windows=recipe.eval.validation, window=window) if recipe.eval.validation else {}
     missing = sorted({kind.language for kind in space.counts} - {kind.language for kind in held_out})
     if recipe.eval.validation and missing:
         say(f"too little of {', '.join(missing)} to hold any out: no validation loss")
-    config = read_config(recipe)
     _check_length(config, window, "mix.window")
     if space.vocabulary.size > config.get_text_config().vocab_size:
         raise ModelError(
@@ -64,7 +88,7 @@ def _pretraining(recipe: Recipe, say: Callable[[str], None]) -> Job:
             "tokenize the corpus with the model's own tokenizer"
         )
     rows, data = corpus_rows(recipe, space, mix, window, held_out)
-    model = load_model(recipe, seed=recipe.train.seed)
+    model = load_model(recipe, seed=recipe.train.seed, say=say)
     epochs = recipe.train.epochs
     return Job(
         recipe=recipe,
@@ -125,14 +149,14 @@ def corpus_rows(
 
 
 def _finetuning(recipe: Recipe, say: Callable[[str], None]) -> Job:
-    tokenizer = load_tokenizer(recipe)
     config = read_config(recipe)
+    tokenizer = load_tokenizer(recipe)
     _check_length(config, recipe.data.max_length, "data.max_length")
     items = read_items(recipe, Catalog(make_host(), say), tokenizer, embeddings=config.get_text_config().vocab_size)
     for sentence in items.report():
         say(sentence)
     rows, ends = item_rows(recipe, items)
-    model = load_model(recipe, seed=recipe.train.seed)
+    model = load_model(recipe, seed=recipe.train.seed, say=say)
     check_vocabulary(tokenizer, embeddings_of(model), recipe.model.path or recipe.model.config)
     return Job(
         recipe=recipe,

@@ -20,11 +20,12 @@ from transformers.utils import logging as transformers_logging
 from mmed_train.corpus.mixing import IGNORED
 from mmed_train.training import harness
 from mmed_train.training.logs import Log, mfu_of
-from mmed_train.training.model import assert_master_weights, check_isolation, old_names
+from mmed_train.training.model import assert_master_weights, check_isolation, computes_all_logits, head_sees, old_names
 from mmed_train.training.recipe import Recipe, differences
 from mmed_train.training.rows import Row, collate
 from mmed_train.training.saving import BESIDE, PREFIX, Saved, find_saved, finish, publish, rotate, told, write_json
 from mmedeval import BackendError, StoreError, UsageError, digest
+from mmedeval.text import first_line
 
 RECIPE, DATA, PROGRESS = "recipe.json", "data.json", "progress.json"
 # Waiting for the one process that evaluates is no hang.
@@ -69,7 +70,14 @@ def count_steps(recipe: Recipe, rows: int, epoch_ends: Sequence[int], processes:
 
 
 def arguments(recipe: Recipe, steps: Steps) -> TrainingArguments:
-    """What the Trainer is told."""
+    """What the Trainer is told. Raises `UsageError` for what it refuses."""
+    try:
+        return _arguments(recipe, steps)
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"{recipe.file}: transformers refuses these settings: {first_line(error)}") from error
+
+
+def _arguments(recipe: Recipe, steps: Steps) -> TrainingArguments:
     told, model = recipe.train, recipe.model
     warmup = told.warmup if told.warmup >= 1 else math.ceil(told.warmup * steps.total)
     schedules: Mapping[str, tuple[str, Mapping[str, Any]]] = {
@@ -226,9 +234,6 @@ class _Trainer(Trainer):
         )
         # What it would print is told by the log.
         self.remove_callback(PrinterCallback)
-        recipe = job.recipe
-        # Where the head's inputs can be picked, no logit is computed that nothing is compared with.
-        self._picks = not (recipe.model.liger or recipe.model.compile or recipe.distributed.fsdp)
         self._rate = mfu_of(job.model, self.args.device, getattr(job.rows, "window", None))
 
     # --- loss ---
@@ -253,15 +258,15 @@ class _Trainer(Trainer):
             # liger never makes the logits.
             loss: torch.Tensor = model(**given, labels=labels, shift_labels=labels, num_items_in_batch=1).loss
             return loss
-        if not self._picks:
+        if computes_all_logits(self.job.recipe):
             logits = model(**given).logits
             return torch.nn.functional.cross_entropy(
                 logits.flatten(0, 1).float(), labels.flatten(), ignore_index=IGNORED, reduction="sum"
             )
-        wanted = labels != IGNORED
-        with _head_sees(self.model, wanted):
+        wanted = (labels.flatten() != IGNORED).nonzero().flatten()
+        with head_sees(self.model, wanted):
             logits = model(**given).logits
-        return torch.nn.functional.cross_entropy(logits[0].float(), labels[wanted], reduction="sum")
+        return torch.nn.functional.cross_entropy(logits[0].float(), labels.flatten()[wanted], reduction="sum")
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         """The tokens that a step predicts, over all its passes and processes."""
@@ -442,20 +447,6 @@ class _Flow(TrainerCallback):
         control.should_evaluate = looks and (
             step % recipe.eval.every == 0 or step >= steps.total if recipe.eval.every else control.should_save
         )
-
-
-@contextmanager
-def _head_sees(model: Any, wanted: torch.Tensor) -> Iterator[None]:
-    """Within, the model's head computes logits, of shape (1, wanted, vocabulary), for these places of the batch alone."""
-
-    def pick(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (inputs[0][wanted].unsqueeze(0), *inputs[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(pick)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @contextmanager

@@ -23,7 +23,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
-from mmed_train.training.model import load_model
+from mmed_train.training.model import computes_all_logits, head_sees, load_model
 from mmed_train.training.recipe import Recipe
 from mmedeval.text import first_line
 
@@ -210,7 +210,7 @@ def _pass(model: Any, batch: Batch, recipe: Recipe, fake: FakeTensorMode, *, bf1
         ids = torch.zeros(batch.rows, batch.length, dtype=torch.long)
         positions = torch.arange(batch.length).expand(batch.rows, -1)
         wanted = torch.arange(_logits(model, batch, recipe))
-        with torch.autocast("cpu", torch.bfloat16, enabled=bf16), _head_sees(model, wanted):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16), head_sees(model, wanted):
             logits = model(input_ids=ids, position_ids=positions, use_cache=False).logits
         # As accelerate does it.
         logits = logits.float()
@@ -227,23 +227,6 @@ def _logits(model: Any, batch: Batch, recipe: Recipe) -> int:
         vocabulary, hidden = model.get_output_embeddings().weight.shape
         return int(min(tokens, max(1, tokens * hidden // vocabulary)))
     return tokens if computes_all_logits(recipe) else min(tokens, batch.predicted)
-
-
-def computes_all_logits(recipe: Recipe) -> bool:
-    """Whether logits of tokens that nothing is compared with are computed, too."""
-    return recipe.model.liger or recipe.model.compile or recipe.distributed.fsdp
-
-
-@contextmanager
-def _head_sees(model: Any, wanted: torch.Tensor) -> Iterator[None]:
-    def pick(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-        return (inputs[0].flatten(0, 1).index_select(0, wanted).unsqueeze(0), *inputs[1:])
-
-    handle = model.get_output_embeddings().register_forward_pre_hook(pick)
-    try:
-        yield
-    finally:
-        handle.remove()
 
 
 @dataclass(slots=True)

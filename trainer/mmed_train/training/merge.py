@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 from transformers import GenerationConfig
-from transformers.utils import logging as transformers_logging
 
 from mmed_train.training.export import LARGEST_SHARD, TYPES, Dtype, check_range, new_folder, writing
 from mmed_train.training.facts import DATA, MERGE, PROGRESS, RECIPE, Difference
+from mmed_train.training.model import quiet
 from mmedeval import ModelError, TaskOptions, UsageError, __version__
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
@@ -355,15 +355,9 @@ def _sentence(what: str) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     """No bars, and no warnings of what is seen to here."""
-    before = transformers_logging.get_verbosity()
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    try:
-        with warnings.catch_warnings():
-            # peft asks transformers by an old name.
-            warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
-            # Embeddings that an adapter changes are parted before it is merged.
-            warnings.filterwarnings("ignore", message="(?s).*tie_word_embeddings")
-            yield
-    finally:
-        transformers_logging.set_verbosity(before)
+    with quiet(), warnings.catch_warnings():
+        # peft asks transformers by an old name.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
+        # Embeddings that an adapter changes are parted before it is merged.
+        warnings.filterwarnings("ignore", message="(?s).*tie_word_embeddings")
+        yield

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,25 +13,59 @@ import torch
 
 from mmed_train.corpus.tokenizing import TextEncoder
 from mmed_train.training.recipe import Recipe
-from mmedeval import MissingPackageError, ModelError
-from mmedeval.model_files import ModelFolder, find_model
+from mmedeval import MmedevalError, ModelError
+from mmedeval.model_files import LocalModel, ModelFolder, find_model
 from mmedeval.text import first_line
+from mmedeval_hf.loading import check_files
 
-LOADING_ERRORS = (OSError, ValueError, ImportError, KeyError, RuntimeError)
 # Logits that differ by less than this come of another order of additions; a leak changes them by whole numbers' tenths.
 LEAK = 1e-3
 
 
-def find_base(recipe: Recipe) -> ModelFolder:
-    """The folder of the base, fetched from the hub if need be."""
+def find_base(recipe: Recipe, *, weights: bool = True) -> ModelFolder:
+    """The folder of the base, fetched from the hub if need be; without `weights`, nothing but configuration and tokenizer."""
     revision = recipe.model.revision or None
-    folder = find_model(recipe.named(recipe.model.path), revision=revision, safe_only=True, code=False)
+    folder = find_model(recipe.named(recipe.model.path), revision=revision, safe_only=True, code=False, weights=weights)
     if folder.is_adapter:
         raise ModelError(
             f"{recipe.model.path} is an adapter; merge it first (mmed-train merge {recipe.model.path} FOLDER) and name the folder"
         )
-    folder.check_model()
+    if weights:
+        folder.check_model(trust="")
+        check_files(LocalModel(base=folder))
     return folder
+
+
+@contextmanager
+def sentence(what: str) -> Iterator[None]:
+    """Makes any error of others a `ModelError`: what a file can hold is without end, and so is what comes of it."""
+    try:
+        yield
+    except MmedevalError:
+        raise
+    except Exception as error:
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        # Some errors say what is wrong below a heading.
+        reason = " ".join(line.strip() for line in lines[:2]) if lines[0].endswith(":") else lines[0]
+        if "trust_remote_code" in str(error):
+            reason = "it comes with Python code of its own, which is not run"
+        raise ModelError(f"{what}: {reason}") from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Within, transformers prints no table of weights and no bar."""
+    from transformers.utils import logging
+
+    before, bar = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
+        if bar:
+            logging.enable_progress_bar()
 
 
 def read_config(recipe: Recipe) -> Any:
@@ -38,24 +73,22 @@ def read_config(recipe: Recipe) -> Any:
     from transformers import AutoConfig
 
     if not recipe.model.config:
-        return AutoConfig.from_pretrained(find_base(recipe).path)
+        folder = find_base(recipe, weights=False).path
+        with sentence(f"the config of {folder} cannot be used"), quiet():
+            return AutoConfig.from_pretrained(folder, trust_remote_code=False)
     file = recipe.inside(recipe.model.config)
     file = file / "config.json" if file.is_dir() else file
-    try:
+    with sentence(f"{file} cannot be used as a model's config"), quiet():
         settings = json.loads(file.read_text(encoding="utf-8"))
         return AutoConfig.for_model(settings.pop("model_type"), **settings)
-    except (*LOADING_ERRORS, AttributeError, TypeError) as error:
-        raise ModelError(f"{file} cannot be used as a model's config: {first_line(error)}; see docs/training.md") from error
 
 
 def load_tokenizer(recipe: Recipe) -> Any:
     from transformers import AutoTokenizer
 
-    name = recipe.named(recipe.model.tokenizer) if recipe.model.tokenizer else str(find_base(recipe).path)
-    try:
-        return AutoTokenizer.from_pretrained(name)
-    except LOADING_ERRORS as error:
-        raise ModelError(f"the tokenizer {name} cannot be loaded: {first_line(error)}") from error
+    name = recipe.named(recipe.model.tokenizer) if recipe.model.tokenizer else str(find_base(recipe, weights=False).path)
+    with sentence(f"the tokenizer {name} cannot be loaded"), quiet():
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
 
 
 def digest_of(tokenizer: Any) -> str:
@@ -82,29 +115,27 @@ def old_names() -> Iterator[None]:
 
 
 @old_names()
-def load_model(recipe: Recipe, *, seed: int) -> Any:
-    """The model in float32 with its adapter, if any, ready for training. Raises `ModelError`.
+def load_model(recipe: Recipe, *, seed: int, say: Callable[[str], None] = lambda _: None) -> Any:
+    """The model in float32 with its adapter, if any, ready for training. Raises `ModelError`; `say` tells what is strange.
 
     Weights are float32 whatever the checkpoint's type: steps of 1e-6 are lost on bfloat16 ones.
     """
     from transformers import AutoModelForCausalLM
-    from transformers.utils import logging as transformers_logging
 
-    transformers_logging.disable_progress_bar()
     settings: dict[str, Any] = {"dtype": torch.float32}
     if recipe.model.attention:
         settings["attn_implementation"] = recipe.model.attention
     if recipe.adapter.kind == "qlora":
         settings |= _four_bits()
-    try:
+    with sentence(f"the model {recipe.model.path or recipe.model.config} cannot be loaded"), quiet():
         if recipe.model.config:
             with torch.random.fork_rng():
                 torch.manual_seed(seed)
-                model = AutoModelForCausalLM.from_config(read_config(recipe), **settings)
+                model = AutoModelForCausalLM.from_config(read_config(recipe), trust_remote_code=False, **settings)
         else:
-            model = _checked(recipe, settings)
-    except LOADING_ERRORS as error:
-        raise ModelError(f"the model {recipe.model.path or recipe.model.config} cannot be loaded: {first_line(error)}") from error
+            model, told = load_whole(find_base(recipe), settings)
+            for each in told:
+                say(each)
     # A cache would hide where documents begin, and is of no use in training.
     model.config.use_cache = False
     if recipe.model.gradient_checkpointing:
@@ -112,12 +143,13 @@ def load_model(recipe: Recipe, *, seed: int) -> Any:
     return model if recipe.adapter.kind == "none" else _with_adapter(model, recipe, seed)
 
 
-def _checked(recipe: Recipe, settings: dict[str, Any]) -> Any:
+def load_whole(base: ModelFolder, settings: dict[str, Any]) -> tuple[Any, list[str]]:
+    """The model of a folder, and sentences on what is strange. Raises `ModelError` where its weights are not all there."""
     from transformers import AutoModelForCausalLM
 
-    base = find_base(recipe)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
         base.path,
+        trust_remote_code=False,
         use_safetensors=True,
         output_loading_info=True,
         # Told below, in one sentence.
@@ -125,26 +157,25 @@ def _checked(recipe: Recipe, settings: dict[str, Any]) -> Any:
         **settings,
     )
     model, loading = loaded
-    absent = [*loading["missing_keys"], *loading["mismatched_keys"]]
+    absent = sorted({*loading["missing_keys"], *(name for name, *_ in loading["mismatched_keys"])})
     if absent:
         # transformers fills these with noise and goes on.
         raise ModelError(
             f"the weights in {base.path} lack {len(absent)} tensors of the model ({absent[0]}, ...); copy the whole folder"
         )
-    return model
+    unused = loading["unexpected_keys"]
+    return model, [f"the weights hold {len(unused)} tensors that the model does not use ({min(unused)}, ...)"] if unused else []
 
 
 def _four_bits() -> dict[str, Any]:
-    import importlib.util
-
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise MissingPackageError("adapter.kind = 'qlora'", ["bitsandbytes"], None)
     from transformers import BitsAndBytesConfig
 
+    # Each process on its own GPU; else all of them would take the first one.
+    place = {"device_map": {"": int(os.environ.get("LOCAL_RANK", "0"))}} if torch.cuda.is_available() else {}
     config: Any = BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=torch.bfloat16
     )
-    return {"quantization_config": config}
+    return {"quantization_config": config, **place}
 
 
 def _with_adapter(model: Any, recipe: Recipe, seed: int) -> Any:
@@ -176,6 +207,25 @@ def _with_adapter(model: Any, recipe: Recipe, seed: int) -> Any:
     adapted.peft_config["default"].base_model_name_or_path = recipe.named(recipe.model.path)
     adapted.peft_config["default"].revision = recipe.model.revision or None
     return adapted
+
+
+def computes_all_logits(recipe: Recipe) -> bool:
+    """Whether logits of tokens that nothing is compared with are computed, too: where the head's inputs cannot be picked."""
+    return recipe.model.liger or recipe.model.compile or recipe.distributed.fsdp
+
+
+@contextmanager
+def head_sees(model: Any, wanted: torch.Tensor) -> Iterator[None]:
+    """Within, the model's head computes logits, of shape (1, wanted, vocabulary), for these places of the batch, flattened."""
+
+    def pick(_: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return (inputs[0].flatten(0, 1).index_select(0, wanted).unsqueeze(0), *inputs[1:])
+
+    handle = model.get_output_embeddings().register_forward_pre_hook(pick)
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 @torch.no_grad()

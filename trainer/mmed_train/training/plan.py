@@ -13,26 +13,24 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
 
 from mmed_train.settings import read_toml
 from mmed_train.training.fit import GIB, Memory, Target, weigh
-from mmed_train.training.jobs import prepare
+from mmed_train.training.jobs import obstacles, read_job
 from mmed_train.training.logs import card_rate, flops_per_token
 from mmed_train.training.loop import Job, Steps, arguments, count_steps
-from mmed_train.training.memory import FLOAT32, Batch, Footprint, computes_all_logits
-from mmed_train.training.model import LOADING_ERRORS, find_base
+from mmed_train.training.memory import FLOAT32, Batch, Footprint
+from mmed_train.training.model import computes_all_logits, find_base, load_whole, parameters_of, quiet, sentence
 from mmed_train.training.presets import PRESETS
 from mmed_train.training.recipe import Kind, Recipe
 from mmed_train.training.rows import ItemRows
 from mmed_train.training.saving import find_saved
-from mmedeval import ModelError, UnknownNameError, UsageError
-from mmedeval.text import first_line
+from mmedeval import UsageError
 
 # Shares of the peak rate that trainings reach; on GPUs, torchtitan tells 0.33 to 0.39 for Llama 3.1 8B on H100.
 GPU_SHARE, CPU_SHARE = 0.35, 0.5
@@ -40,9 +38,6 @@ GPU_SHARE, CPU_SHARE = 0.35, 0.5
 FLOAT32_SHARE = 1 / 15
 # Scheduler, random states, recipe and the like of a checkpoint; a line of the Trainer's own history; a tensor's heads in files.
 REST_BYTES, HISTORY_BYTES, TENSOR_BYTES = 30_000, 250, 400
-LOGGERS: Final[Mapping[str, Sequence[str]]] = {
-    "tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",),
-}  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,21 +174,17 @@ def find_kind(file: Path, overrides: Iterable[str] = ()) -> Kind:
 
 def make_plan(recipe: Recipe, target: Target, *, say: Callable[[str], None]) -> Plan:
     """Raises what the training would raise for a recipe, data or a model that cannot be used; `say` tells what takes long."""
-    from transformers.training_args import OptimizerNames
-
-    if recipe.train.optimizer not in (names := [str(each.value) for each in OptimizerNames]):
-        raise UnknownNameError("optimizer (train.optimizer)", recipe.train.optimizer, names)
     notes: list[str] = []
-    bare = _without_weights(recipe, target)
+    bare = _without_weights(recipe, target, say=notes.append)
     with torch.device("meta"):
-        job = prepare(replace(bare, adapter=replace(bare.adapter, kind="lora")) if _four_bits(bare) else bare, say=notes.append)
+        job = read_job(replace(bare, adapter=replace(bare.adapter, kind="lora")) if _four_bits(bare) else bare, say=notes.append)
     steps = count_steps(recipe, len(job.rows), job.epoch_ends, target.devices)
     data, batch, squares = _read(job, recipe, steps, target.devices)
     schedule = _schedule(job, recipe, steps, data, target.devices)
     bf16 = recipe.model.precision == "bf16" or (recipe.model.precision == "auto" and target.gpu)
     footprint, memory, told = weigh(bare, batch, steps, target=target, bf16=bf16, say=say)
     notes += told
-    model, trained = _parameters(job.model)
+    model, trained = parameters_of(job.model)
     time_taken = _time(job, recipe, data, squares, target, bf16=bf16)
     disk = _disk(job, recipe, schedule, footprint)
     if recipe.model.compile or recipe.model.liger:
@@ -240,49 +231,27 @@ def make_plan(recipe: Recipe, target: Target, *, say: Callable[[str], None]) -> 
 # --- the model ---
 
 
-def _without_weights(recipe: Recipe, target: Target) -> Recipe:
+def _without_weights(recipe: Recipe, target: Target, *, say: Callable[[str], None]) -> Recipe:
     """The same recipe from the base's config. What the base must have, and a kernel that is not here, is seen to before."""
     model = recipe.model
     if not target.here and model.attention not in ("", "eager", "sdpa", "flex_attention"):
         model = replace(model, attention="sdpa")
     if model.path:
-        folder = find_base(recipe)
-        _check_weights(folder.path)
+        here = Path(recipe.named(model.path)).expanduser().is_dir()
+        folder = find_base(recipe, weights=here)
+        if here:
+            with sentence(f"the model {folder.path} cannot be loaded"), quiet():
+                for each in load_whole(folder, {"device_map": "meta"})[1]:
+                    say(each)
+        else:
+            say(f"the weights of {model.path} were not looked at: the training fetches them")
         tokenizer = recipe.named(model.tokenizer) if model.tokenizer else str(folder.path)
         model = replace(model, path="", revision="", config=str(folder.path.absolute()), tokenizer=tokenizer)
     return replace(recipe, model=model)
 
 
-def _check_weights(folder: Path) -> None:
-    """Raises `ModelError` where the weights in a folder lack some of the model's. None is read."""
-    from transformers import AutoModelForCausalLM
-    from transformers.utils import logging
-
-    logging.disable_progress_bar()
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    settings: dict[str, Any] = {"device_map": "meta", "use_safetensors": True, "ignore_mismatched_sizes": True}
-    try:
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, output_loading_info=True, **settings)
-    except LOADING_ERRORS as error:
-        raise ModelError(f"the model {folder} cannot be loaded: {first_line(error)}") from error
-    finally:
-        logging.set_verbosity(verbosity)
-    loading = loaded[1]
-    absent = sorted({*loading["missing_keys"], *(each[0] for each in loading["mismatched_keys"])})
-    if absent:
-        raise ModelError(
-            f"the weights in {folder} lack {len(absent)} tensors of the model ({absent[0]}, ...); copy the whole folder"
-        )
-
-
 def _four_bits(recipe: Recipe) -> bool:
     return recipe.adapter.kind == "qlora"
-
-
-def _parameters(model: Any) -> tuple[int, int]:
-    sizes = [(each.numel(), each.requires_grad) for each in model.parameters()]
-    return sum(size for size, _ in sizes), sum(size for size, trained in sizes if trained)
 
 
 # --- data and steps ---
@@ -368,10 +337,6 @@ def moments(recipe: Recipe, steps: Steps, *, looks: bool) -> tuple[list[int], li
 
 def _schedule(job: Job, recipe: Recipe, steps: Steps, data: Data, devices: int) -> Schedule:
     told = recipe.train
-    try:
-        warmup = int(arguments(recipe, steps).warmup_steps)
-    except (ValueError, ImportError) as error:
-        raise UsageError(f"{recipe.file}: transformers refuses these settings: {first_line(error)}") from error
     saves, looks = moments(recipe, steps, looks=bool(job.validation or recipe.eval.tasks))
     return Schedule(
         batch=told.batch,
@@ -381,7 +346,7 @@ def _schedule(job: Job, recipe: Recipe, steps: Steps, data: Data, devices: int) 
         tokens=data.computed / steps.total,
         epochs=sorted(each for each in steps.epochs if each <= steps.total),
         total=steps.total,
-        warmup=warmup,
+        warmup=int(arguments(recipe, steps).warmup_steps),
         saves=saves,
         looks=looks,
         best=recipe.eval.best,
@@ -481,18 +446,6 @@ def _obstacles(recipe: Recipe, target: Target, memory: Memory, disk: Disk) -> It
     """What would stop the training where it is to run, as far as that can be seen from here."""
     if memory.fits is False:
         yield f"{memory.total / GIB:.2f} GiB of memory are needed, {(memory.usable or 0) / GIB:.2f} GiB can be used"
-    if recipe.distributed.fsdp and target.devices > 1 and recipe.eval.tasks:
-        yield "eval.tasks asks the model on one process, and fsdp has shared it out; leave eval.tasks out"
-    for setting, wanted in (("model.liger", recipe.model.liger), ("adapter.kind = 'qlora'", _four_bits(recipe))):
-        if wanted and not target.gpu:
-            yield f"{setting} needs a GPU"
-    if not target.here:
-        return
-    if not disk.fits:
+    if target.here and not disk.fits:
         yield f"{disk.total / 1e9:.1f} GB of disk are needed, {disk.free / 1e9:.1f} GB are free; lower train.keep, or free some"
-    needs: dict[str, Sequence[str]] = {"model.liger": ("liger_kernel",)} if recipe.model.liger else {}
-    needs |= {"adapter.kind = 'qlora'": ("bitsandbytes",)} if _four_bits(recipe) else {}
-    needs |= {f"logs.to = {each}": LOGGERS[each] for each in recipe.logs.to if each in LOGGERS}
-    for setting, packages in needs.items():
-        if not any(map(find_spec, packages)):
-            yield f"{setting} needs the package {packages[0].replace('_', '-')}, not installed here"
+    yield from map(str, obstacles(recipe, devices=target.devices, gpu=target.gpu, here=target.here))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
@@ -104,7 +104,7 @@ class Train:
 class Adapter:
     """Low-rank adapters (peft) instead of all weights."""
 
-    kind: Literal["none", "lora", "dora", "qlora"] = option("none", "qlora: the base in 4 bits (a GPU and bitsandbytes)")
+    kind: Literal["none", "lora", "dora", "qlora"] = option("none", "qlora: the base in 4 bits (the package bitsandbytes)")
     r: int = option(16, "rank")
     alpha: int = option(32, "scale: the update is multiplied by alpha / r, or alpha / sqrt(r) with rslora")
     dropout: float = option(0.05, "of the adapter's input")
@@ -140,6 +140,10 @@ class Logs:
     to: tuple[str, ...] = option((), "tensorboard, wandb, trackio (each a package of its own)")
 
 
+# Where else figures can go, and the packages of which one must be there.
+LOGGERS: Final[Mapping[str, Sequence[str]]] = {
+    "tensorboard": ("tensorboard", "tensorboardX"), "wandb": ("wandb",), "trackio": ("trackio",),
+}  # fmt: skip
 SECTIONS: Final[Mapping[str, type]] = {
     "model": Model,
     "data": Data,
@@ -252,8 +256,6 @@ def _check(recipe: Recipe, where: Lines) -> None:
         raise where.wrong("give either path (a model to go on from) or config (to start from random weights)", "model")
     if model.config and not model.tokenizer:
         raise where.wrong("a config brings no tokenizer; name one with tokenizer", "model", 0, "config")
-    if model.config and adapter.kind != "none":
-        raise where.wrong(f"kind = {adapter.kind!r} puts an adapter on random weights; give model.path", "adapter", 0, "kind")
     if recipe.kind == "pretrain" and bool(data.corpus) == bool(data.shards):
         raise where.wrong('give either corpus = "corpus.toml" or shards = ["FOLDER"]', "data")
     if recipe.kind == "finetune" and not data.tasks:
@@ -279,6 +281,14 @@ def _check(recipe: Recipe, where: Lines) -> None:
         for name, (low, high) in bounds.items():
             if not low <= (value := getattr(part, name)) < high:
                 raise where.wrong(f"{name} = {value:g} does not lie between {low:g} and {high:g}", table, 0, name)
+    for name in recipe.logs.to:
+        if name not in LOGGERS:
+            raise where.unknown("logger", name, LOGGERS, table="logs", key="to")
+    if train.optimizer != Train.optimizer:
+        from transformers.training_args import OptimizerNames
+
+        if train.optimizer not in (optimizers := [each.value for each in OptimizerNames]):
+            raise where.unknown("optimizer", train.optimizer, optimizers, table="train", key="optimizer")
     if recipe.eval.best == "accuracy" and not recipe.eval.tasks:
         raise where.wrong('best = "accuracy" needs tasks to look at', "eval", 0, "best")
     if recipe.eval.best == "loss" and not recipe.eval.validation:
@@ -313,8 +323,3 @@ def _listed(value: Any) -> Any:
     if isinstance(value, Mapping):
         return {name: _listed(each) for name, each in value.items()}
     return [_listed(each) for each in value] if isinstance(value, tuple) else value
-
-
-def with_output(recipe: Recipe, output: Path) -> Recipe:
-    """The same recipe into another folder."""
-    return replace(recipe, output=output)

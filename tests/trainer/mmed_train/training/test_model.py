@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,6 @@ from typing import Any
 import pytest
 import torch
 
-from mmed_train.training import model as module
 from mmed_train.training.jobs import prepare
 from mmed_train.training.model import check_isolation, leak, load_model, parameters_of
 from mmed_train.training.recipe import Recipe
@@ -127,9 +127,95 @@ def test_an_adapter_as_the_base_is_refused(recipe: Make, tmp_path: Path) -> None
         prepare(recipe(model={"path": str(tmp_path / "lora")}), say=print)
 
 
-def test_qlora_without_bitsandbytes_says_what_is_missing(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    import importlib.util
+@pytest.mark.parametrize(
+    ("sections", "said"),
+    [
+        ({"adapter": {"kind": "qlora"}}, r"adapter.kind = 'qlora' needs bitsandbytes, not installed here; run: pip install"),
+        ({"logs": {"to": ["tensorboard"]}}, r"logs.to = tensorboard needs tensorboard, not installed here; run: pip install"),
+        ({"model": {"liger": True}}, r"model.liger needs (a GPU|liger-kernel, not installed here)"),
+    ],
+)
+def test_a_package_that_is_missing_is_told_before_anything_is_read(
+    sections: dict[str, Any], said: str, recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mmed_train.training.jobs.find_spec", lambda name: None)
+    monkeypatch.setattr("mmed_train.training.jobs.read_job", None)
+    with pytest.raises(UsageError, match=said):
+        prepare(recipe(**sections), say=print)
 
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(UsageError, match=r"needs bitsandbytes, not installed here"):
-        module._four_bits()
+
+def test_an_adapter_on_random_weights_is_refused(recipe: Make, base: Path) -> None:
+    told = recipe(model={"path": None, "config": str(base), "tokenizer": str(base)}, adapter={"kind": "lora"})
+    with pytest.raises(UsageError, match=r"adapter.kind = 'lora' would put an adapter on random weights; give model.path"):
+        prepare(told, say=print)
+
+
+# --- folders of strangers ---
+
+
+@pytest.fixture
+def changed(base: Path, tmp_path: Path) -> Callable[..., Path]:
+    """A copy of the base with other values in one of its JSON files."""
+
+    def make(file: str = "config.json", **values: Any) -> Path:
+        folder = tmp_path / "strange"
+        shutil.copytree(base, folder)
+        settings = json.loads((folder / file).read_text())
+        (folder / file).write_text(json.dumps({**settings, **values}))
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("file", "values"),
+    [
+        ("config.json", {"model_type": "strange", "auto_map": {"AutoConfig": "own.C", "AutoModelForCausalLM": "own.M"}}),
+        ("tokenizer_config.json", {"tokenizer_class": "Own", "auto_map": {"AutoTokenizer": ["own.T", "own.T"]}}),
+    ],
+)
+def test_code_that_comes_with_a_model_is_not_run_and_nobody_is_asked_to(
+    file: str, values: dict[str, Any], recipe: Make, changed: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = changed(file, **values)
+    ran = folder / "ran"
+    (folder / "own.py").write_text(f"open({str(ran)!r}, 'w')")
+    monkeypatch.setattr("builtins.input", lambda _: "y")  # what transformers would ask on a terminal
+    with pytest.raises(ModelError, match=r"it comes with Python code of its own, which is not run"):
+        prepare(recipe("finetune", model={"path": str(folder)}), say=print)
+    assert not ran.exists()
+
+
+def test_pickled_weights_are_refused(recipe: Make, changed: Callable[..., Path]) -> None:
+    folder = changed()
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match=r"holds no weights in safetensors; .* convert them$"):
+        prepare(recipe("finetune", model={"path": str(folder)}), say=print)
+
+
+@pytest.mark.parametrize("kind", ["torn", "elsewhere", "layers"])
+def test_weights_that_cannot_be_read_are_one_sentence(
+    kind: str, recipe: Make, changed: Callable[..., Path], tmp_path: Path
+) -> None:
+    folder = changed(num_hidden_layers=10**9) if kind == "layers" else changed()
+    weights = folder / "model.safetensors"
+    if kind == "torn":
+        weights.write_bytes(weights.read_bytes()[:3000])
+    elif kind == "elsewhere":
+        weights.unlink()
+        weights.symlink_to(Path(__file__))
+    with pytest.raises(ModelError) as caught:
+        prepare(recipe("finetune", model={"path": str(folder)}), say=print)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_config_that_is_none_is_one_sentence(recipe: Make, changed: Callable[..., Path]) -> None:
+    with pytest.raises(ModelError, match=r"the config of .* cannot be used: .*num_attention_heads"):
+        prepare(recipe("finetune", model={"path": str(changed(num_attention_heads="many"))}), say=print)
+
+
+def test_weights_that_the_model_has_no_use_for_are_told(recipe: Make, changed: Callable[..., Path]) -> None:
+    said: list[str] = []
+    prepare(recipe("finetune", model={"path": str(changed(num_hidden_layers=1))}), say=said.append)
+    assert [line for line in said if "tensors that the model does not use (model.layers.1." in line]

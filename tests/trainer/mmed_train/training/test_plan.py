@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,39 @@ def test_a_config_of_eight_billion_parameters_is_planned_without_them(recipe: Ma
     assert any("upper bound" in note for note in plan.notes)
     # An eighth of 16 bytes a parameter, and activations beside them.
     assert plan.memory.total > 16 * 8_030_261_248 / 8
+
+
+def test_of_a_hub_name_no_weight_is_fetched(recipe: Make, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fetched: set[str] = set()
+
+    def fetch(name: str, *, allow_patterns: Sequence[str], **_: Any) -> str:
+        folder = tmp_path / "cache"
+        folder.mkdir(exist_ok=True)
+        for file in base.iterdir():
+            if any(fnmatch.fnmatch(file.name, pattern) for pattern in allow_patterns):
+                fetched.add(file.name)
+                (folder / file.name).write_bytes(file.read_bytes())
+        return str(folder)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", fetch)
+    plan, local = planned(recipe(model={"path": "org/base"})), planned(recipe())
+    assert "tokenizer.json" in fetched
+    assert not any(name.endswith(".safetensors") for name in fetched)
+    assert plan.base == replace(local.base, name="org/base")
+    assert (plan.schedule, plan.memory, plan.data) == (local.schedule, local.memory, local.data)
+    assert [note for note in plan.notes if note not in local.notes] == [
+        "the weights of org/base were not looked at: the training fetches them"
+    ]
+
+
+@pytest.mark.parametrize("kind", ["lora", "qlora"])
+def test_an_adapter_on_a_config_is_planned_as_on_a_model_of_that_shape(kind: str, recipe: Make, base: Path) -> None:
+    on_model = planned(recipe(adapter={"kind": kind}), THERE)
+    on_config = planned(recipe(model={"path": None, "config": str(base), "tokenizer": str(base)}, adapter={"kind": kind}), THERE)
+    assert on_config.base == replace(on_model.base, name=str(base))
+    assert on_config.memory == on_model.memory
+    assert on_model.obstacles == []
+    assert on_config.obstacles == [f"adapter.kind = '{kind}' would put an adapter on random weights; give model.path"]
 
 
 # --- data ---
@@ -307,11 +341,11 @@ def test_a_memory_that_is_too_small_is_in_the_way(recipe: Make) -> None:
 
 def test_what_wants_a_gpu_or_a_package_that_is_not_here_is_in_the_way(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     told = recipe(adapter={"kind": "qlora"}, model={"liger": True}, logs={"to": ["trackio"]})
-    monkeypatch.setattr("mmed_train.training.plan.find_spec", lambda _: None)
+    monkeypatch.setattr("mmed_train.training.jobs.find_spec", lambda _: None)
     words = "\n".join(planned(told).obstacles)
     assert "model.liger needs a GPU" in words
-    assert "needs the package bitsandbytes" in words
-    assert "needs the package trackio" in words
+    assert "needs bitsandbytes, not installed here" in words
+    assert "needs trackio, not installed here" in words
     assert planned(told, THERE).obstacles == []
 
 
@@ -331,7 +365,6 @@ def test_an_output_that_holds_a_training_is_told(recipe: Make, trained: Run) -> 
 @pytest.mark.parametrize(
     ("sections", "error", "words"),
     [
-        ({"train": {"optimizer": "adamw_toch"}}, UnknownNameError, "adamw_torch"),
         ({"mix": {"window": 5000}}, UsageError, "4096 positions"),
         ({"eval": {"tasks": ["no_such_task"]}}, UnknownNameError, "no_such_task"),
         ({"data": {"shards": ["nowhere"]}}, DataError, "nowhere"),

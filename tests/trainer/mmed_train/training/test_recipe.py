@@ -52,6 +52,13 @@ def test_a_value_of_a_table_can_be_set_alone(tmp_path: Path) -> None:
             "schedule = 'cosin' is no one of cosine, wsd, linear, constant",
         ),
         ("pretrain", PRETRAIN + '[eval]\nbest = "accuracy"\n', 7, 'best = "accuracy" needs tasks to look at'),
+        (
+            "pretrain",
+            PRETRAIN + '[train]\noptimizer = "adamw_toch"\n',
+            7,
+            "unknown optimizer 'adamw_toch'; did you mean adamw",
+        ),
+        ("pretrain", PRETRAIN + '[logs]\nto = ["tensorbord"]\n', 7, "unknown logger 'tensorbord'; did you mean tensorboard?"),
         ("pretrain", PRETRAIN + "[eval]\npatience = 2\n", 7, "patience needs best"),
         ("pretrain", PRETRAIN.replace("org/base", ""), 2, "give either path"),
         ("pretrain", PRETRAIN + 'corpus = "c.toml"\n', 4, "give either corpus"),
