@@ -8,8 +8,8 @@ CACHE ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/mmedeval
 demo: .venv/.installed  ## The whole story, offline: texts, shards, a small model pretrained, finetuned, evaluated before and after
 	$(BIN)/python -m mmed_train.demo .demo
 
-test: .venv/.installed  ## The whole suite
-	$(BIN)/python -m pytest
+test: .venv/.installed  ## The whole suite, on all cores
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-gguf: .venv/.installed  ## What needs llama.cpp, which is compiled once (5 to 7 minutes; pip keeps what it built)
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt 'llama-cpp-python[server]'
