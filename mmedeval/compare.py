@@ -9,7 +9,7 @@ from typing import Any, Literal
 from mmedeval.aggregate import AVERAGE
 from mmedeval.errors import UsageError
 from mmedeval.outcomes import FAILED, RIGHT, UNREAD, UNSCORED, WRONG, Outcomes, questions_digest
-from mmedeval.paired import CLUSTER_DRAWS, Changes, Counts, cohens_g, holm, interval, sign_flip, smallest_drop
+from mmedeval.paired import CLUSTER_DRAWS, Changes, Counts, cohens_g, holm, interval, smallest_drop, two_sided
 from mmedeval.stats import bootstrap_clustered, bootstrap_mean
 from mmedeval.types import join_letters
 
@@ -309,7 +309,7 @@ def _rows(pairs: Sequence[Pairs]) -> list[Row]:
         only_read: dict(
             zip(
                 (each.task for each in having),
-                holm([sign_flip(changes)[0] for each in having if (changes := changes_of([each], only_read=only_read))]),
+                holm([two_sided(changes) for each in having if (changes := changes_of([each], only_read=only_read))]),
                 strict=True,
             )
         )
@@ -363,7 +363,7 @@ def _difference(members: Sequence[Pairs], *, only_read: bool, p_holm: float | No
         high=high,
         gained=gained,
         lost=lost,
-        p=sign_flip(changes)[0],
+        p=two_sided(changes),
         p_holm=p_holm,
         effect=cohens_g(gained, lost),
         smallest_drop=smallest_drop(changes),

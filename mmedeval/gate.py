@@ -1,0 +1,356 @@
+"""Does a new run hold against a baseline? Yes, no, or too few items to tell (pure but for reading the rules)."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from mmedeval.aggregate import ACCURACIES, AVERAGE
+from mmedeval.compare import Pairs, changes_of, groups_of, pair, refuse
+from mmedeval.errors import DataError, UnknownNameError, UsageError
+from mmedeval.outcomes import FAILED, RIGHT, UNREAD, Outcomes
+from mmedeval.paired import Changes, holm, interval, of_a_drop
+from mmedeval.types import Aggregate
+
+Answer = Literal["holds", "fails", "cannot tell"]
+EXIT_CODES: Mapping[Answer, int] = {"holds": 0, "fails": 3, "cannot tell": 4}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rules:
+    """When a run holds. `max_drop` and `detect` are in points (per cent of the items).
+
+    It fails where a drop is shown (one-sided, at 1 - `confidence`) and is larger than `max_drop`. It holds where a drop of
+    `detect` or more is excluded with this confidence. Where neither is so, there are too few items to tell.
+    """
+
+    max_drop: float = 1.0
+    detect: float = 5.0
+    confidence: float = 0.95
+    per_language: bool = False
+    minimum: Mapping[str, float] = field(default_factory=dict)
+    """The least value of a metric's figure, as it stands in the record."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.max_drop <= 100:
+            raise UsageError(f"max-drop is {self.max_drop:g}; it must be 0 to 100 points")
+        if not 0 < self.detect <= 100:
+            raise UsageError(f"detect is {self.detect:g}; it must be more than 0 and at most 100 points")
+        if self.detect < self.max_drop:
+            raise UsageError(
+                f"detect is {self.detect:g}, less than max-drop, {self.max_drop:g}: a drop that is allowed need not be excluded; "
+                f"set detect to {self.max_drop:g} or more"
+            )
+        if not 0.5 <= self.confidence < 1:
+            raise UsageError(f"confidence is {self.confidence:g}; it must be at least 0.5 and less than 1, as in 0.95")
+
+    @property
+    def alpha(self) -> float:
+        return 1 - self.confidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropCheck:
+    """A task, or the average of a group: by how much the share of right answers fell, in shares.
+
+    An item without an answer counts as wrong. `at_most` is the upper end of the one-sided interval; `p` is one-sided, corrected
+    (Holm) for the number of judged rows. `answer` is `None` where the row is shown and not judged.
+    """
+
+    task: str
+    language: str
+    group: str | None
+    answer: Answer | None
+    n: int
+    base: float
+    new: float
+    drop: float
+    at_most: float
+    p: float
+    unanswered: tuple[int, int]
+    """Items unread or failed in the baseline and in the run."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MinimumCheck:
+    """A figure of the run beside its least value. Without a value (no item has a score) nobody can tell."""
+
+    metric: str
+    task: str
+    language: str
+    group: str | None
+    answer: Answer
+    value: float | None
+    low: float | None
+    high: float | None
+    least: float
+    scale: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    answer: Answer
+    sentence: str
+    base: str | None
+    run: str
+    rules: Rules
+    drops: tuple[DropCheck, ...]
+    minimums: tuple[MinimumCheck, ...]
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.answer]
+
+    def as_json(self) -> dict[str, Any]:
+        return {"verdict": self.answer, "exit_code": self.exit_code, **{k: v for k, v in asdict(self).items() if k != "answer"}}
+
+
+# --- the rules of a file ---
+
+# Each setting of a file: its type, how that is called, and what it is named in `Rules`.
+_NUMBER, _SWITCH = ("a number", (int, float)), ("true or false", (bool,))
+_SETTINGS: Mapping[str, tuple[tuple[str, tuple[type, ...]], str | None]] = {
+    "baseline": (("a text", (str,)), None),
+    "max-drop": (_NUMBER, "max_drop"),
+    "detect": (_NUMBER, "detect"),
+    "confidence": (_NUMBER, "confidence"),
+    "per-language": (_SWITCH, "per_language"),
+    "min": (("a table, as in min = {accuracy = 0.6}", (dict,)), "minimum"),
+}
+
+
+def read_rules(file: Path) -> dict[str, Any]:
+    """The settings of a `gate.toml`, by their names there. Raises with the line of what is wrong."""
+    try:
+        text = file.read_text(encoding="utf-8")
+        content = tomllib.loads(text)
+    except FileNotFoundError as error:
+        raise UsageError(f"--config {file} does not exist") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"--config {file} cannot be read: {error}") from error
+    settings: dict[str, Any] = {}
+    for key, value in content.items():
+        name, line = key.replace("_", "-"), _line_of(text, key)
+        if name not in _SETTINGS:
+            raise UnknownNameError(f"setting in {file}:{line}", key, _SETTINGS)
+        (wanted, types), _ = _SETTINGS[name]
+        if not _is_a(value, types):
+            raise DataError.at(file, line, f"{key} is {value!r}; it must be {wanted}")
+        settings[name] = value
+    for metric, least in settings.get("min", {}).items():
+        if not _is_a(least, _NUMBER[1]):
+            raise DataError.at(file, _line_of(text, metric), f"the least {metric} is {least!r}; it must be a number")
+    return settings
+
+
+def _is_a(value: object, types: tuple[type, ...]) -> bool:
+    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
+
+
+def _line_of(text: str, key: str) -> int:
+    """The line where a key is set; 1 where it cannot be found, as in a quoted or dotted one."""
+    pattern = re.compile(rf"^\s*(?:\[\s*)?[\"']?{re.escape(key)}[\"']?\s*[=.\]]|[{{,]\s*{re.escape(key)}\s*=")
+    return next((number for number, line in enumerate(text.splitlines(), start=1) if pattern.search(line)), 1)
+
+
+def make_rules(settings: Mapping[str, Any]) -> Rules:
+    """Rules from settings by name; a `detect` that was not set is never less than `max-drop`."""
+    chosen = {own: settings[name] for name, (_, own) in _SETTINGS.items() if own is not None and name in settings}
+    return Rules(**{"detect": max(Rules().detect, chosen.get("max_drop", 0.0)), **chosen})
+
+
+# --- the verdict ---
+
+
+def judge_drop(all_changes: Sequence[Changes], rules: Rules) -> list[tuple[Answer, float, float]]:
+    """For each row its answer, the upper end of its drop, and its one-sided p, corrected for the number of rows.
+
+    Of rows that are all as good as before, any fails in at most 1 - confidence of the cases; and where a row's drop is `detect`
+    or more, the gate holds in at most 1 - confidence of them.
+    """
+    corrected = holm([of_a_drop(changes) for changes in all_changes])
+    found = []
+    for changes, p in zip(all_changes, corrected, strict=True):
+        low, _ = interval(changes, 2 * rules.confidence - 1)
+        # Rounded, as 0.01 * 100 is not 1: a drop that is exactly allowed is allowed.
+        drop, at_most = round(-100 * changes.difference, 9), round(-100 * low, 9)
+        answer: Answer
+        if p <= rules.alpha and drop > rules.max_drop:
+            answer = "fails"
+        elif at_most < rules.detect:
+            answer = "holds"
+        else:
+            answer = "cannot tell"
+        found.append((answer, -low, p))
+    return found
+
+
+def gate(base: Outcomes | None, run: Outcomes, rules: Rules) -> Verdict:
+    """Holds a run against a baseline and least values. Raises `UsageError` for what cannot be compared."""
+    if base is None and not rules.minimum:
+        raise UsageError("nothing to hold the run against; give --baseline FILE, or a least value as in --min accuracy=0.6")
+    drops = () if base is None else _drop_checks(base, run, rules)
+    minimums = _minimum_checks(run, rules)
+    answers = [*(check.answer for check in drops), *(check.answer for check in minimums)]
+    answer: Answer = "fails" if "fails" in answers else "cannot tell" if "cannot tell" in answers else "holds"
+    return Verdict(
+        answer=answer,
+        sentence=_sentence(answer, base, run, drops, minimums, rules),
+        base=None if base is None else base.name,
+        run=run.name,
+        rules=rules,
+        drops=drops,
+        minimums=minimums,
+    )
+
+
+def _drop_checks(base: Outcomes, run: Outcomes, rules: Rules) -> tuple[DropCheck, ...]:
+    refuse(base, run, hint="make a new baseline: mmedeval baseline")
+    rows: list[list[Pairs]] = []
+    for members in groups_of(pair(base, run)):
+        rows += [[each] for each in members]
+        if len(members) > 1:
+            rows.append(members)
+    all_changes = []
+    for members in rows:
+        changes = changes_of(members)
+        assert changes is not None  # a task without an item to compare is no pair
+        all_changes.append(changes)
+    judged = [i for i, members in enumerate(rows) if rules.per_language or _is_overall(members, rows)]
+    answers = dict(zip(judged, judge_drop([all_changes[i] for i in judged], rules), strict=True))
+    checks = []
+    for i, (members, changes) in enumerate(zip(rows, all_changes, strict=True)):
+        answer, at_most, p = answers.get(i) or (None, *judge_drop([changes], rules)[0][1:])
+        one = len(members) == 1
+        shares = [
+            [
+                sum(outcomes[side] == RIGHT for outcomes in pairs.outcomes) / task.n
+                for pairs, task in zip(members, changes.tasks, strict=True)
+            ]
+            for side in (0, 1)
+        ]
+        checks.append(
+            DropCheck(
+                task=members[0].task if one else str(members[0].group),
+                language=members[0].language if one else AVERAGE,
+                group=members[0].group,
+                answer=answer,
+                n=sum(task.n for task in changes.tasks),
+                base=sum(shares[0]) / len(members),
+                new=sum(shares[1]) / len(members),
+                drop=-changes.difference,
+                at_most=at_most,
+                p=p,
+                unanswered=(_unanswered(members, 0), _unanswered(members, 1)),
+            )
+        )
+    return tuple(checks)
+
+
+def _is_overall(members: Sequence[Pairs], rows: Sequence[Sequence[Pairs]]) -> bool:
+    """Whether a row sums up its group: the average, or the only task."""
+    return len(members) == max(
+        len(other) for other in rows if (other[0].group or other[0].task) == (members[0].group or members[0].task)
+    )
+
+
+def _unanswered(members: Sequence[Pairs], side: int) -> int:
+    return sum(outcomes[side] in (UNREAD, FAILED) for pairs in members for outcomes in pairs.outcomes)
+
+
+def _minimum_checks(run: Outcomes, rules: Rules) -> tuple[MinimumCheck, ...]:
+    checks = []
+    known = {figure.metric for figure in run.figures}
+    for metric, least in rules.minimum.items():
+        if metric not in known:
+            raise UnknownNameError(f"metric in {run.path}", metric, known)
+        if metric in ACCURACIES and not 0 <= least <= 1:
+            raise UsageError(f"the least {metric} is {least:g}; it is a share of the items: write 0.6 for 60 per cent")
+        figures = [figure for figure in run.figures if figure.metric == metric]
+        averaged = {figure.task for figure in figures if figure.language == AVERAGE}
+        checks += [
+            _minimum_check(figure, _group_of(run, figure), least)
+            for figure in figures
+            if rules.per_language or figure.language == AVERAGE or _group_of(run, figure) not in averaged
+        ]
+    return tuple(checks)
+
+
+def _group_of(run: Outcomes, figure: Aggregate) -> str | None:
+    return figure.task if figure.language == AVERAGE else run.tasks[figure.task].group if figure.task in run.tasks else None
+
+
+def _minimum_check(figure: Aggregate, group: str | None, least: float) -> MinimumCheck:
+    return MinimumCheck(
+        metric=figure.metric,
+        task=figure.task,
+        language=figure.language,
+        group=group,
+        answer="cannot tell" if figure.value is None else "holds" if figure.value >= least else "fails",
+        value=figure.value,
+        low=figure.low,
+        high=figure.high,
+        least=least,
+        scale=figure.scale,
+    )
+
+
+# --- in words ---
+
+
+def _sentence(
+    answer: Answer,
+    base: Outcomes | None,
+    run: Outcomes,
+    drops: Sequence[DropCheck],
+    minimums: Sequence[MinimumCheck],
+    rules: Rules,
+) -> str:
+    against = "" if base is None else f" against {base.name}"
+    head = {"holds": f"{run.name} holds{against}", "fails": f"{run.name} does not hold{against}", "cannot tell": "cannot tell"}[
+        answer
+    ]
+    told = [told_drop(check, rules) for check in drops if check.answer == answer]
+    told += [told_minimum(check) for check in minimums if check.answer == answer]
+    more = f"; and {len(told) - 3} more" if len(told) > 3 else ""
+    sentence = f"{head}: {'; '.join(told[:3])}{more}"
+    if answer == "cannot tell":
+        sentence += "; ask more items"
+    return sentence
+
+
+def told_drop(check: DropCheck, rules: Rules) -> str:
+    """A row's answer in words."""
+    moved = "fell" if check.drop > 0 else "rose"
+    change = f"{check.task} {moved} by {points(abs(check.drop))} points ({points(check.base)} to {points(check.new)})"
+    if not check.drop:
+        change = f"{check.task} stayed at {points(check.base)}"
+    if check.answer == "fails":
+        why = f"more than {rules.max_drop:g} and more than chance (p {p_value(check.p)})"
+    else:
+        end = f"{points(max(0.0, check.at_most))}, {100 * rules.confidence:g} % confidence"
+        excluded = "excluded (at most" if check.answer == "holds" else f"not excluded by {check.n} items (up to"
+        why = f"a drop of {rules.detect:g} or more is {excluded} {end})"
+    if check.unanswered[1] > check.unanswered[0]:
+        why += f"; {check.unanswered[1]} items are unread or failed, {check.unanswered[0]} were before"
+    return f"{change}, {why}"
+
+
+def told_minimum(check: MinimumCheck) -> str:
+    if check.value is None:
+        return f"{check.task} has no {check.metric}: no item has a score"
+    factor = 100 if check.scale == 1 else 1
+    sign = {"holds": "at least", "fails": "less than"}[check.answer]
+    return f"{check.metric} of {check.task} is {check.value * factor:.1f}, {sign} {check.least * factor:g}"
+
+
+def points(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def p_value(p: float) -> str:
+    return "< 0.0001" if p < 0.0001 else f"{p:.4f}" if p < 0.01 else f"{p:.3f}" if p < 0.1 else f"{p:.2f}"
