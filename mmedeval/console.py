@@ -18,6 +18,7 @@ from mmedeval.aggregate import AVERAGE
 from mmedeval.determinism import sentence
 from mmedeval.hookspecs import hookimpl
 from mmedeval.rotations import EVERY, MEAN, SAME
+from mmedeval.sequential import stop_sentence
 from mmedeval.specs import LANGUAGES
 from mmedeval.text import printable
 from mmedeval.types import Aggregate, RunPlan, RunRecord, SampleResult, join_letters
@@ -51,6 +52,8 @@ def print_record(record: RunRecord, folder: Path, console: Console | None = None
     console.print(Text(printable(heading), style="bold"))
     if protocol["requested"] != protocol["used"]:
         console.print(Text(printable(f"protocol {protocol['used']}: {protocol['why']}"), style="dim"))
+    if "stopped_early" in data:
+        console.print(Text(printable(f"a part of a run, stopped early: {data['stopped_early']}"), style="bold yellow"))
     for title, names in _tables(record):
         print_table(console, _accuracy_table(title, [a for a in record.aggregates if a.task in names], data["usage"]))
         other = [
@@ -60,6 +63,8 @@ def print_record(record: RunRecord, folder: Path, console: Console | None = None
             print_table(console, _metric_table(other))
     for line in _notes(record):
         console.print(Text(printable(line)))
+    if (tested := data.get("sequential")) and "stopped_early" not in data:
+        console.print(Text(printable(stop_sentence(tested)), style="bold"))
     if rotations := data.get("rotations"):
         _print_rotations(console, record, rotations)
     if data["determinism"]:

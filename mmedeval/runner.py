@@ -6,7 +6,7 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -18,9 +18,11 @@ from mmedeval import __version__
 from mmedeval.aggregate import TaskScores, aggregate_all, cross_lingual_consistency, figures_as_json
 from mmedeval.backend import Backend
 from mmedeval.catalog import Catalog, Metric
+from mmedeval.compare import refuse
 from mmedeval.determinism import checked, compare
 from mmedeval.environment import environment
 from mmedeval.errors import BackendError, PluginError, StoreError, UsageError
+from mmedeval.outcomes import Outcomes, TaskOutcomes, read_outcomes
 from mmedeval.prompts import (
     CHAT_MAX_TOKENS,
     LOGLIKELIHOOD_PROTOCOLS,
@@ -31,6 +33,7 @@ from mmedeval.prompts import (
     plain_chat,
 )
 from mmedeval.rotations import rotated, rotation_amounts, rotation_summary
+from mmedeval.sequential import StopRule, stop_sentence
 from mmedeval.specs import ProtocolName, TaskOptions, TaskSpec
 from mmedeval.store import FORMAT, RunFolder, read_record, read_rotations, read_samples, record_from_json, rewrite
 from mmedeval.types import (
@@ -85,6 +88,19 @@ class PreparedTask:
     template_digest: str
     rotated: Sequence[Rotated] = ()
 
+    def only(self, kept: Container[tuple[str, str]]) -> PreparedTask:
+        """The same task with some of its items."""
+        pairs = zip(self.samples, self.requests, strict=True)
+        left = [(sample, request) for sample, request in pairs if (self.spec.name, sample.id) in kept]
+        samples, requests = [sample for sample, _ in left], [request for _, request in left]
+        return dataclasses.replace(
+            self,
+            samples=samples,
+            requests=requests,
+            data_digest=_data_digest(samples),
+            prompts_digest=_prompts_digest(requests),
+        )
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
@@ -112,6 +128,7 @@ class Prepared:
     metrics: Sequence[Metric]
     model: Mapping[str, Any]
     identity: Mapping[str, Any]
+    stop_rule: StopRule | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -131,6 +148,20 @@ class Prepared:
             for each in task.rotated
         )
         return {asked.request.id: asked for asked in (*given, *others)}
+
+    def only(self, kept: Container[tuple[str, str]]) -> Prepared:
+        """What is left of the plan where only some items were asked: with digests of these, so that it passes for no whole run.
+
+        A task without an item is left out, and its group then has no average: it would be one over fewer tasks.
+        """
+        tasks = [task.only(kept) for task in self.tasks]
+        broken = {task.spec.group for task in tasks if not task.samples}
+        tasks = [
+            dataclasses.replace(task, spec=dataclasses.replace(task.spec, group=None)) if task.spec.group in broken else task
+            for task in tasks
+            if task.samples
+        ]
+        return dataclasses.replace(self, tasks=tasks)
 
 
 def run(plan: RunPlan, catalog: Catalog, out: Path | None = None) -> tuple[RunRecord, Path]:
@@ -172,7 +203,7 @@ def prepare(plan: RunPlan, catalog: Catalog, backend: Backend) -> Prepared:
     tasks = [_prepare_task(spec, plan, protocol, sampling, catalog, backend) for spec in specs]
     model = {"reference": plan.model, "arguments": dict(plan.model_args), "fingerprint": backend.fingerprint()}
     generates = protocol not in LOGLIKELIHOOD_PROTOCOLS
-    identity = {
+    identity: dict[str, Any] = {
         "format": FORMAT,
         "model": model["fingerprint"],
         # What arguments change in the numbers (dtype, BOS) is the backend's to say; where the model lies is not part of it.
@@ -192,8 +223,12 @@ def prepare(plan: RunPlan, catalog: Catalog, backend: Backend) -> Prepared:
     }
     if plan.rotations is not None:
         # Only where it is asked for: a run without keeps the fingerprint that it always had.
-        prompts = {task.spec.name: digest([_request_contents(each.request) for each in task.rotated]) for task in tasks}
+        prompts = {task.spec.name: _prompts_digest([each.request for each in task.rotated]) for task in tasks}
         identity["rotations"] = {"orders": plan.rotations, "prompts": prompts}
+    stop_rule = None
+    if plan.stop_early is not None:
+        stop_rule = _stop_rule(plan, protocol, tasks, identity["sampling"])
+        identity["stop_early"] = stop_rule.identity()
     return Prepared(
         plan=plan,
         protocol=protocol,
@@ -203,7 +238,54 @@ def prepare(plan: RunPlan, catalog: Catalog, backend: Backend) -> Prepared:
         metrics=metrics,
         model=model,
         identity=identity,
+        stop_rule=stop_rule,
     )
+
+
+def _stop_rule(
+    plan: RunPlan, protocol: ProtocolName, tasks: Sequence[PreparedTask], sampling: Mapping[str, Any] | None
+) -> StopRule:
+    """The rule of `--stop-early`. Raises `UsageError` where the baseline did not answer exactly what is to be asked."""
+    wanted = plan.stop_early
+    assert wanted is not None
+    if not 0 <= wanted.max_drop < 100:
+        raise UsageError(f"--max-drop {wanted.max_drop:g} is no number of points from 0 to under 100")
+    if not 0.5 <= wanted.confidence < 1:
+        raise UsageError(f"--confidence {wanted.confidence:g} is no share from 0.5 to under 1, as in 0.95")
+    if plan.rotations is not None:
+        raise UsageError("--stop-early asks as little as it can, --rotations everything several times; leave one of them out")
+    if plan.model_args.get("batch") == "true":
+        raise UsageError("--stop-early looks at answers as they come, and --batch waits up to a day for each part; leave one out")
+    (base,) = read_outcomes([wanted.baseline])
+    planned = Outcomes(
+        name="this run",
+        path=wanted.baseline,
+        model=plan.model,
+        protocol=protocol,
+        shots=plan.shots,
+        sampling=sampling,
+        metric_args=base.metric_args,
+        fingerprint="",
+        made="",
+        tasks={
+            task.spec.name: TaskOutcomes(
+                language=task.spec.language,
+                group=task.spec.group,
+                data=task.data_digest,
+                questions=_data_digest(task.samples),
+                prompts=task.prompts_digest,
+                ids=[sample.id for sample in task.samples],
+                outcomes="",
+            )
+            for task in tasks
+        },
+        figures=(),
+    )
+    # A baseline may hold more tasks than are looked at here.
+    base = dataclasses.replace(base, tasks={name: about for name, about in base.tasks.items() if name in planned.tasks})
+    refuse(base, planned, hint="ask as the baseline was asked, or name another one with --baseline")
+    keys = [(task.spec.name, sample.id) for task in tasks for sample in task.samples]
+    return StopRule.against(base, keys, max_drop=wanted.max_drop / 100, confidence=wanted.confidence, seed=plan.seed)
 
 
 def choose_protocol(plan: RunPlan, backend: Backend) -> tuple[ProtocolName, str]:
@@ -264,8 +346,8 @@ def _prepare_task(
         samples=samples,
         requests=requests,
         # A baseline that learns from the train split is another one with another split.
-        data_digest=digest([sample.contents() for sample in [*samples, *(train if backend.wants_train else ())]]),
-        prompts_digest=digest([_request_contents(request) for request in requests]),
+        data_digest=_data_digest([*samples, *(train if backend.wants_train else ())]),
+        prompts_digest=_prompts_digest(requests),
         template_digest=_template_digest(catalog, task, protocol, plan),
         rotated=others,
     )
@@ -318,6 +400,14 @@ def _template_digest(catalog: Catalog, task: Task, protocol: ProtocolName, plan:
     return digest(_request_contents(request))
 
 
+def _data_digest(samples: Iterable[Sample]) -> str:
+    return digest([sample.contents() for sample in samples])
+
+
+def _prompts_digest(requests: Iterable[Request]) -> str:
+    return digest([_request_contents(request) for request in requests])
+
+
 def _request_contents(request: Request) -> list[object]:
     shots: Iterable[Shot] = request.prompt.shots
     parts: list[object] = [request.prompt.opening, *([s.asked, s.answered] for s in shots), request.prompt.question]
@@ -337,7 +427,7 @@ def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, fold
     started = datetime.now(UTC)
     before = folder.runtime()
     resumed = {"answers_found": len(folder.stored) + len(folder.rotated), "torn_lines": folder.dropped_lines}
-    context = prepared.context
+    context, rule = prepared.context, prepared.stop_rule
     found = {name: folder.find(asked.key, asked.rotation) for name, asked in context.items()}
     # A failure is no answer: an unfinished run asks again.
     todo = [asked.request for name, asked in context.items() if (old := found[name]) is None or old.status == "failed"]
@@ -347,39 +437,62 @@ def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, fold
     if cost is not None:
         catalog.tell(f"{len(todo)} requests to {plan.model}, for at most {cost:.2f} US dollars")
     hook.mmedeval_run_started(plan=plan, total=len(todo))
-    expected = {request.id for request in todo}
-    answered: set[str] = set()
+    stopped: dict[str, Any] = {}
     try:
-        # Closed at once when something fails: a backend that talks to a server asks, and pays, no further.
-        with closing(_responses(backend, todo)) as responses:
-            for response in responses:
-                if response.request_id in answered or response.request_id not in expected:
-                    raise PluginError(
-                        f"{plan.model} answered {response.request_id!r}, which was not asked or is answered already"
-                    )
-                answered.add(response.request_id)
-                result = interpret(response, context[response.request_id], prepared.protocol, hook.mmedeval_parse_answer)
-                if not plan.save_requests:
-                    result = dataclasses.replace(result, prompt=None)
-                if len(answered) == 1:
-                    folder.note_runtime(_runtime(backend, before))
-                folder.append(result)
-                hook.mmedeval_sample_finished(plan=plan, result=result)
-        if len(answered) < len(todo):
-            missing = next(request.id for request in todo if request.id not in answered)
-            raise PluginError(f"{plan.model} gave no answer to {len(todo) - len(answered)} requests, the first is {missing!r}")
-        if todo:
+        answered = 0
+        if rule is None:
+            answered = _ask(todo, 0, prepared, catalog, backend, folder)
+        else:
+            left = {context[request.id].key: request for request in todo}
+            seen: dict[tuple[str, str], SampleResult] = {}
+            for block in rule.blocks():
+                answered += _ask([left[key] for key in block if key in left], answered, prepared, catalog, backend, folder)
+                seen |= {key: folder.stored[key] for key in block}
+                if rule.look(seen) is not None:
+                    break
+            stopped["sequential"] = report = rule.report(seen)
+            if len(seen) < len(context):
+                prepared = prepared.only(seen)
+                stopped["stopped_early"] = stop_sentence(report)
+        if answered:
             # The first response may have been a failure, from before the model was loaded; and warnings come later too.
             folder.note_runtime(_runtime(backend, before))
         determinism = _check_determinism(prepared, catalog, backend, folder)
     except KeyboardInterrupt as stop:
         stored = sum(result.status != "failed" for result in (*folder.stored.values(), *folder.rotated.values()))
         raise RunStopped(folder.path, stored, len(context)) from stop
-    seen = {"determinism": determinism, "process": {**backend.runtime().get("process", {}), **resumed}}
-    record, results, others = _score(prepared, catalog, folder, backend.describe(), started, seen)
+    seen_of_run = {
+        "determinism": determinism, "process": {**backend.runtime().get("process", {}), **resumed}, **stopped,
+    }  # fmt: skip
+    record, results, others = _score(prepared, catalog, folder, backend.describe(), started, seen_of_run)
     folder.finish(record.data, results, others)
     hook.mmedeval_run_finished(plan=plan, record=record)
     return record
+
+
+def _ask(todo: Sequence[Request], before: int, prepared: Prepared, catalog: Catalog, backend: Backend, folder: RunFolder) -> int:
+    """Asks, and stores the answers as they come; `before` were answered in this process already. Returns how many were."""
+    plan, hook, context = prepared.plan, catalog.host.hook, prepared.context
+    runtime = folder.runtime()
+    expected = {request.id for request in todo}
+    answered: set[str] = set()
+    # Closed at once when something fails: a backend that talks to a server asks, and pays, no further.
+    with closing(_responses(backend, todo)) as responses:
+        for response in responses:
+            if response.request_id in answered or response.request_id not in expected:
+                raise PluginError(f"{plan.model} answered {response.request_id!r}, which was not asked or is answered already")
+            answered.add(response.request_id)
+            result = interpret(response, context[response.request_id], prepared.protocol, hook.mmedeval_parse_answer)
+            if not plan.save_requests:
+                result = dataclasses.replace(result, prompt=None)
+            if before + len(answered) == 1:
+                folder.note_runtime(_runtime(backend, runtime))
+            folder.append(result)
+            hook.mmedeval_sample_finished(plan=plan, result=result)
+    if len(answered) < len(todo):
+        missing = next(request.id for request in todo if request.id not in answered)
+        raise PluginError(f"{plan.model} gave no answer to {len(todo) - len(answered)} requests, the first is {missing!r}")
+    return len(answered)
 
 
 def _check_determinism(prepared: Prepared, catalog: Catalog, backend: Backend, folder: RunFolder) -> dict[str, Any] | None:

@@ -293,6 +293,21 @@ class Aggregate:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StopEarly:
+    """Ask no more once it is certain whether the model dropped by more than `max_drop` points against a baseline.
+
+    `baseline` is a run folder or a file of `mmedeval baseline`; `confidence` a share.
+    """
+
+    baseline: Path
+    max_drop: float = 1.0
+    confidence: float = 0.95
+
+    def as_json(self) -> dict[str, Any]:
+        return {"baseline": str(self.baseline), "max_drop": self.max_drop, "confidence": self.confidence}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RunPlan:
     """All that the user chose. Where things lie is part of it, but not of the run's identity."""
 
@@ -313,6 +328,7 @@ class RunPlan:
     data_dir: Path | None = None
     save_requests: bool = True
     rotations: int | Literal["all"] | None = None
+    stop_early: StopEarly | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Every choice as JSON-like data."""
@@ -334,6 +350,7 @@ class RunPlan:
             "data_dir": None if self.data_dir is None else str(self.data_dir),
             "save_requests": self.save_requests,
             "rotations": self.rotations,
+            "stop_early": None if self.stop_early is None else self.stop_early.as_json(),
         }
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from mmedeval.errors import UnknownNameError, UsageError
+
+if TYPE_CHECKING:
+    from mmedeval.types import StopEarly
 
 CONFIG_PAIRS = "mmedeval.config.pairs"
 PROTOCOLS = ("auto", "letter", "cloze", "chat", "paper", "paper-direct")
@@ -72,6 +75,19 @@ def _orders(ctx: click.Context, parameter: click.Parameter, value: str | None) -
     if value.isascii() and value.isdigit() and int(value) > 1:
         return int(value)
     raise click.BadParameter(f"{value!r} is neither 'all' nor a number of orders from 2 on", ctx, parameter)
+
+
+def _stop_early(options: Mapping[str, Any]) -> StopEarly | None:
+    from mmedeval.types import StopEarly
+
+    given = {name: options[name] for name in ("baseline", "max_drop", "confidence") if options[name] is not None}
+    if options["stop_early"]:
+        if "baseline" not in given:
+            raise UsageError("--stop-early needs something to hold the run against; name a run or a baseline with --baseline")
+        return StopEarly(**given)
+    if given:
+        raise UsageError(f"--{next(iter(given)).replace('_', '-')} is for --stop-early, which was not asked for; add it")
+    return None
 
 
 def names(value: str | None) -> tuple[str, ...]:
@@ -174,6 +190,25 @@ def _pairs(arguments: Sequence[str], option: str) -> dict[str, str]:
     metavar="all|N",
     help="Ask every item under rotated orders of its options, too: all of them, or N with the given one.",
 )
+@click.option("--stop-early", is_flag=True, help="Stop once it is certain how the model compares with --baseline.")
+@click.option(
+    "--baseline",
+    type=click.Path(path_type=Path),
+    metavar="FILE|RUN",
+    help="For --stop-early: a run, or a file of mmedeval baseline, on the same items.",
+)
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(min=0, max=100, max_open=True),
+    metavar="POINTS",
+    help="For --stop-early: how far accuracy may fall (default: 1).",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(min=0.5, max=1, max_open=True),
+    metavar="SHARE",
+    help="For --stop-early: how sure a verdict must be (default: 0.95).",
+)
 @click.option("--save-requests/--no-save-requests", default=True, help="Store the prompts with the answers.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
@@ -222,6 +257,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         data_dir=options["data_dir"],
         save_requests=options["save_requests"],
         rotations=options["rotations"],
+        stop_early=_stop_early(options),
     )
     progress = [] if options["quiet"] else [console.Progress()]
     host = make_host(extra=progress)
@@ -237,3 +273,5 @@ def command(ctx: click.Context, /, **options: Any) -> None:
         echo_json(record.data, indent=2)
     else:
         console.print_record(record, folder)
+    if tested := record.data.get("sequential"):
+        ctx.exit({"held": 0, "dropped": 3, None: 4}[tested["verdict"]])

@@ -1,0 +1,389 @@
+"""A run that stops once it is certain: how seldom it errs, how much it saves, and that its part passes for no whole."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import itertools
+import json
+import math
+import random
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+from mmedeval import StoreError, UsageError, hookimpl
+from mmedeval.catalog import Catalog
+from mmedeval.cli import cli
+from mmedeval.compare import compare
+from mmedeval.host import make_host
+from mmedeval.outcomes import read_outcomes, write_baseline
+from mmedeval.paired import Counts
+from mmedeval.runner import RunStopped, rescore, run
+from mmedeval.runs import read_runs
+from mmedeval.sequential import evidence, looks, order, sequential_interval, stop_sentence, verdict
+from mmedeval.store import read_record, read_samples
+from mmedeval.testing import ScriptedBackend, StaticTask, make_sample, prefer
+from mmedeval.types import Failure, LoglikelihoodRequest, Loglikelihoods, RunPlan, StopEarly
+
+ITEMS = 1273
+
+
+# --- the test itself ---
+
+
+def wealth(differences: Sequence[int], mean: float, stakes: Sequence[float]) -> float:
+    """The gamblers' wealth bet by bet, written down apart from the counts: each stakes a part of it on every difference."""
+    purses = [1 / len(stakes)] * len(stakes)
+    for difference in differences:
+        pays = (difference + 1) / (1 + mean)
+        purses = [purse * (1 - stake) + purse * stake * pays for purse, stake in zip(purses, stakes, strict=True)]
+    return sum(purses)
+
+
+@pytest.mark.parametrize("mean", [-0.5, -0.01, 0.0, 0.3])
+def test_the_evidence_of_counts_is_the_wealth_of_gamblers_who_bet_item_by_item(mean: float) -> None:
+    differences = random.Random(1).choices([-1, 0, 1], [1, 5, 3], k=200)
+    counts = Counts(n=200, gained=differences.count(1), lost=differences.count(-1))
+    stakes = (0.95, 0.45, 0.2, 0.09, 0.04, 0.018)
+    assert evidence(counts, mean) == pytest.approx(math.log(wealth(differences, mean, stakes)))
+
+
+@pytest.mark.parametrize("mean", [-0.9, -0.01, 0.0, 0.2])
+def test_a_game_whose_mean_is_as_claimed_is_fair_and_one_with_a_lower_mean_pays_less(mean: float) -> None:
+    """The expected factor of one more item, summed over its outcomes: what makes the evidence a (super)martingale."""
+    before = Counts(n=40, gained=6, lost=4)
+    after = {1: Counts(n=41, gained=7, lost=4), 0: Counts(n=41, gained=6, lost=4), -1: Counts(n=41, gained=6, lost=5)}
+    for true_mean in (mean, (mean - 1) / 2):
+        for changed in (abs(true_mean), 1.0):
+            chances = {1: (changed + true_mean) / 2, -1: (changed - true_mean) / 2, 0: 1 - changed}
+            expected = sum(chance * math.exp(evidence(after[step], mean)) for step, chance in chances.items())
+            now = math.exp(evidence(before, mean))
+            assert expected <= now * (1 + 1e-9)
+            if true_mean == mean:
+                assert expected == pytest.approx(now)
+
+
+def draws(generator: random.Random, lost: float, gained: float) -> Iterator[Counts]:
+    """What is seen at each look of a run of so many items, each of which is lost or gained with these chances."""
+    steps = generator.choices((-1, 0, 1), (lost, 1 - lost - gained, gained), k=ITEMS)
+    losses = [*itertools.accumulate((step == -1 for step in steps), initial=0)]
+    gains = [*itertools.accumulate((step == 1 for step in steps), initial=0)]
+    for n in looks(ITEMS):
+        yield Counts(n=n, gained=gains[n], lost=losses[n])
+
+
+def verdicts(lost: float, gained: float, max_drop: float, runs: int, seed: int = 0) -> tuple[list[str | None], float]:
+    """The verdicts of simulated runs, and how many items they asked in the mean."""
+    generator = random.Random(seed)
+    found, asked = [], 0
+    for _ in range(runs):
+        for counts in draws(generator, lost, gained):
+            said = verdict(counts, max_drop, 0.95)
+            if said is not None or counts.n == ITEMS:
+                found.append(said)
+                asked += counts.n
+                break
+    return found, asked / runs
+
+
+@pytest.mark.parametrize(("lost", "gained"), [(0.01, 0.0), (0.06, 0.05), (0.205, 0.195)])
+def test_at_the_edge_of_what_is_allowed_either_verdict_is_rare_although_one_looks_again_and_again(
+    lost: float, gained: float
+) -> None:
+    """A true drop of exactly 1 point with 1 allowed. Each side may err in 2.5 % of runs: 400 runs rarely show more than 5 %."""
+    found, _ = verdicts(lost, gained, 0.01, runs=400)
+    assert found.count("dropped") <= 20
+    assert found.count("held") <= 20
+
+
+def test_the_interval_holds_at_all_looks_at_once() -> None:
+    """It misses the truth, a drop of 10 points, where a verdict on just that drop is given (see the next test)."""
+    generator, missed = random.Random(3), 0
+    for _ in range(300):
+        missed += any(verdict(counts, 0.1, 0.9) is not None for counts in draws(generator, 0.15, 0.05))
+    assert missed <= 30
+
+
+def test_the_verdict_is_whether_the_interval_leaves_out_the_allowed_drop() -> None:
+    generator = random.Random(4)
+    for _ in range(300):
+        n = generator.randrange(1, 800)
+        lost = generator.randrange(0, n + 1) // generator.choice([1, 4, 20])
+        counts = Counts(n=n, lost=lost, gained=generator.randrange(0, n - lost + 1) // generator.choice([1, 4, 20]))
+        low, high = sequential_interval(counts, 0.95)
+        assert low <= counts.difference <= high
+        said = verdict(counts, 0.02, 0.95)
+        assert said == ("held" if low > -0.02 else "dropped" if high < -0.02 else None)
+
+
+def test_a_large_drop_is_found_in_a_tenth_of_the_items_and_a_small_one_seldom_early() -> None:
+    found, asked = verdicts(lost=0.25, gained=0.05, max_drop=0.01, runs=100)
+    assert found.count("dropped") == 100
+    assert asked < 0.12 * ITEMS
+    found, asked = verdicts(lost=0.13, gained=0.08, max_drop=0.01, runs=100)
+    assert found.count("held") == 0
+    assert asked < ITEMS
+
+
+def test_a_model_that_answers_just_as_before_is_cleared_early() -> None:
+    found, asked = verdicts(lost=0.0, gained=0.0, max_drop=0.01, runs=1)
+    assert (found, asked) == (["held"], looks(ITEMS)[bisect.bisect(looks(ITEMS), 0.4 * ITEMS)])
+
+
+def test_the_order_depends_on_the_seed_alone_and_mixes_the_tasks() -> None:
+    keys = [("a", f"test-{i}") for i in range(300)] + [("b", f"test-{i}") for i in range(100)]
+    shuffled = order(keys, 0)
+    assert order(reversed(keys), 0) == shuffled != order(keys, 1)
+    assert sorted(shuffled) == sorted(keys)
+    assert 15 <= sum(task == "b" for task, _ in shuffled[:100]) <= 35
+
+
+@pytest.mark.parametrize("items", [1, 49, 50, 51, 8518])
+def test_looks_grow_and_end_with_all_items(items: int) -> None:
+    ends = looks(items)
+    assert ends == sorted(set(ends))
+    assert ends[-1] == items
+    assert ends[0] == min(50, items)
+
+
+# --- a run ---
+
+COUNT = 240
+SAMPLES = [make_sample(i, answer="ABCD"[i % 4]) for i in range(COUNT)]
+PLAN = RunPlan(model="scripted:any", tasks=("static",), protocol="letter")
+
+
+def offer(backend: ScriptedBackend, *tasks: StaticTask, **hooks: Any) -> Catalog:
+    given = tasks or (StaticTask(test=SAMPLES),)
+    plugin = SimpleNamespace(mmedeval_tasks=hookimpl(lambda: [task.spec("all") for task in given]))
+    plugin.mmedeval_backends = hookimpl(lambda: [backend.spec()])
+    for name, function in hooks.items():
+        setattr(plugin, name, hookimpl(function))
+    return Catalog(make_host(extra=[plugin]))
+
+
+def model(accuracy: float, name: str = "scripted") -> ScriptedBackend:
+    """Right with this chance, drawn from the item's name."""
+
+    def answer(request: LoglikelihoodRequest) -> str:
+        right = "ABCD"[int(request.id.rpartition("-")[2]) % 4]
+        return right if random.Random(f"{request.id}").random() < accuracy else "ABCD"["BCDA".index(right)]
+
+    return ScriptedBackend(score=prefer(answer), name=name)
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run(PLAN, offer(model(0.9)), tmp_path_factory.mktemp("runs") / "base")[1]
+
+
+def test_a_bad_model_is_stopped_and_what_is_stored_is_a_part_that_says_so(tmp_path: Path, base: Path) -> None:
+    backend = model(0.4)
+    plan = dataclasses.replace(PLAN, stop_early=StopEarly(baseline=base))
+    record, path = run(plan, offer(backend), tmp_path / "run")
+    tested = record.data["sequential"]
+    assert tested["verdict"] == "dropped"
+    assert len(backend.asked) == tested["asked"] == 50
+    assert tested["planned"] == COUNT
+    assert record.data["stopped_early"] == stop_sentence(tested)
+    assert "after 50 of 240 items" in record.data["stopped_early"]
+    assert record.data["counts"]["n"] == len(read_samples(path)) == 50
+    assert [a.n for a in record.aggregates if a.metric == "accuracy"] == [50]
+    # The asked items are a fair draw, not the first of the file.
+    assert {result.sample.id for result in read_samples(path)} != {sample.id for sample in SAMPLES[:50]}
+    assert read_record(path) == record.data
+
+
+def test_a_part_is_read_like_a_run_and_compared_like_none(tmp_path: Path, base: Path) -> None:
+    plan = dataclasses.replace(PLAN, stop_early=StopEarly(baseline=base))
+    _, path = run(plan, offer(model(0.4)), tmp_path / "run")
+    (stored,) = read_runs([path])
+    assert len(stored.results) == 50
+    with pytest.raises(UsageError, match="has other items"):
+        compare(*read_outcomes([base, path]))
+    # Nor is it anybody's baseline.
+    with pytest.raises(UsageError, match="has other items"):
+        run(dataclasses.replace(PLAN, stop_early=StopEarly(baseline=path)), offer(model(0.4)), tmp_path / "other")
+    before = read_record(path)
+    again = rescore(path, offer(model(0.4)), ())
+    assert again.data["results"] == before["results"]
+    assert again.data["stopped_early"] == before["stopped_early"]
+
+
+def test_a_run_without_a_verdict_is_a_whole_run(tmp_path: Path, base: Path) -> None:
+    plain, _ = run(PLAN, offer(model(0.88)), tmp_path / "plain")
+    plan = dataclasses.replace(PLAN, stop_early=StopEarly(baseline=base))
+    record, path = run(plan, offer(model(0.88)), tmp_path / "run")
+    assert record.data["sequential"]["verdict"] is None
+    assert record.data["sequential"]["asked"] == COUNT
+    assert "stopped_early" not in record.data
+    assert record.aggregates == plain.aggregates
+    assert record.data["tasks"] == plain.data["tasks"]
+    assert (path / "samples.jsonl").read_bytes() == (tmp_path / "plain" / "samples.jsonl").read_bytes()
+    compare(*read_outcomes([base, path]))
+
+
+def test_a_baseline_file_does_as_well_as_the_run_that_it_was_made_of(tmp_path: Path, base: Path) -> None:
+    write_baseline(read_outcomes([base])[0], tmp_path / "base.json")
+    found = []
+    for name, baseline in (("folder", base), ("file", tmp_path / "base.json")):
+        plan = dataclasses.replace(PLAN, stop_early=StopEarly(baseline=baseline))
+        found.append(run(plan, offer(model(0.4)), tmp_path / name)[0].data)
+    assert found[0]["sequential"] == found[1]["sequential"]
+    assert found[0]["fingerprint"] == found[1]["fingerprint"]
+
+
+def test_a_stopped_command_goes_on_and_ends_as_an_undisturbed_one(tmp_path: Path, base: Path) -> None:
+    plan = dataclasses.replace(PLAN, stop_early=StopEarly(baseline=base, max_drop=20))
+    whole, whole_path = run(plan, offer(model(0.5)), tmp_path / "whole")
+    seen: list[int] = []
+
+    def mmedeval_sample_finished() -> None:
+        seen.append(1)
+        if len(seen) == 60:
+            raise KeyboardInterrupt
+
+    with pytest.raises(RunStopped, match="60 of 240 answered"):
+        run(plan, offer(model(0.5), mmedeval_sample_finished=mmedeval_sample_finished), tmp_path / "run")
+    rest = model(0.5)
+    record, path = run(plan, offer(rest), tmp_path / "run")
+    assert len(rest.asked) == whole.data["sequential"]["asked"] - 60
+    assert record.data["sequential"] == whole.data["sequential"]
+    assert (path / "samples.jsonl").read_bytes() == (whole_path / "samples.jsonl").read_bytes()
+    # A finished one is not asked again.
+    idle = model(0.5)
+    assert run(plan, offer(idle), tmp_path / "run")[0].data == record.data
+    assert idle.asked == []
+
+
+def test_only_whole_blocks_are_judged_and_no_answer_of_the_next_is_asked_for(tmp_path: Path, base: Path) -> None:
+    """A backend may answer what is easy, or long, first."""
+    calls: list[int] = []
+
+    class Sorting(ScriptedBackend):
+        def loglikelihood(self, requests: Sequence[LoglikelihoodRequest]) -> Any:
+            calls.append(len(requests))
+            return super().loglikelihood(sorted(requests, key=lambda request: request.id))
+
+    plan = dataclasses.replace(PLAN, stop_early=StopEarly(baseline=base, max_drop=20))
+    backend = model(0.5)
+    assert backend._score is not None
+    record, _ = run(plan, offer(Sorting(score=backend._score)), tmp_path / "run")
+    plain, _ = run(plan, offer(model(0.5)), tmp_path / "plain")
+    assert record.data["sequential"] == plain.data["sequential"]
+    assert calls == [50, 13, 16, 20][: len(calls)]
+
+
+def test_a_server_that_is_away_proves_nothing(tmp_path: Path, base: Path) -> None:
+    def fail(request: LoglikelihoodRequest) -> Loglikelihoods | Failure:
+        return Failure(request_id=request.id, kind="backend", message="gone")
+
+    plan = dataclasses.replace(PLAN, stop_early=StopEarly(baseline=base))
+    record, _ = run(plan, offer(ScriptedBackend(score=fail)), tmp_path / "run")
+    assert record.data["sequential"]["verdict"] is None
+    assert record.data["sequential"]["failed"] == COUNT
+
+
+def test_where_a_task_was_not_reached_its_group_has_no_average(tmp_path: Path) -> None:
+    tasks = (StaticTask(test=SAMPLES), StaticTask(test=[make_sample(7, answer="D")], name="rare"))
+    keys = [("static", sample.id) for sample in SAMPLES] + [("rare", "test-7")]
+    seed = next(seed for seed in range(20) if keys[-1] not in order(keys, seed)[:50])
+    plan = dataclasses.replace(PLAN, tasks=("all",), seed=seed)
+    base, base_path = run(plan, offer(model(0.9), *tasks), tmp_path / "base")
+    assert "all" in {a.task for a in base.aggregates}
+    record, path = run(
+        dataclasses.replace(plan, stop_early=StopEarly(baseline=base_path)), offer(model(0.4), *tasks), tmp_path / "run"
+    )
+    assert set(record.data["tasks"]) == {"static"}
+    assert {a.task for a in record.aggregates} == {"static"}
+    assert len(read_runs([path])) == 1
+
+
+def test_a_baseline_of_more_tasks_serves_for_some_of_them(tmp_path: Path) -> None:
+    tasks = (StaticTask(test=SAMPLES), StaticTask(test=SAMPLES[:20], name="more"))
+    _, base = run(dataclasses.replace(PLAN, tasks=("all",)), offer(model(0.9), *tasks), tmp_path / "base")
+    plan = dataclasses.replace(PLAN, stop_early=StopEarly(baseline=base))
+    assert run(plan, offer(model(0.4), *tasks), tmp_path / "run")[0].data["sequential"]["planned"] == COUNT
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"protocol": "cloze"}, "protocol is letter and cloze"),
+        ({"limit": 7}, "has other items"),
+        ({"tasks": ("static", "more")}, "more is in this run alone"),
+        ({"rotations": "all"}, "leave one of them out"),
+        ({"model_args": {"batch": "true"}}, "waits up to a day"),
+    ],
+)
+def test_what_the_baseline_was_not_asked_is_refused(tmp_path: Path, base: Path, change: Any, sentence: str) -> None:
+    plan = dataclasses.replace(PLAN, stop_early=StopEarly(baseline=base), **change)
+    catalog = offer(model(0.4), StaticTask(test=SAMPLES), StaticTask(test=SAMPLES[:20], name="more"))
+    spec = catalog.backends["scripted"]
+    catalog.__dict__["backends"] = {"scripted": dataclasses.replace(spec, arguments={"batch": ""})}
+    with pytest.raises(UsageError, match=sentence):
+        run(plan, catalog, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_rule_is_part_of_what_the_run_is(tmp_path: Path, base: Path) -> None:
+    plan = dataclasses.replace(PLAN, stop_early=StopEarly(baseline=base))
+    run(plan, offer(model(0.4)), tmp_path / "run")
+    for other in (None, StopEarly(baseline=base, max_drop=2), StopEarly(baseline=base, confidence=0.9)):
+        with pytest.raises(StoreError, match="holds another run: stop_early"):
+            run(dataclasses.replace(PLAN, stop_early=other), offer(model(0.4)), tmp_path / "run")
+
+
+# --- the command ---
+
+
+def test_the_command_says_at_once_that_it_is_a_part_and_its_exit_code_is_the_verdict(tmp_path: Path) -> None:
+    call = ["run", "--tasks", "mmedbench_mini", "--quiet", "--protocol", "letter"]
+    base, part, same = (str(tmp_path / name) for name in ("base", "part", "same"))
+    code: Callable[..., Any] = lambda *more: CliRunner().invoke(cli, [*call, *more])  # noqa: E731
+    assert code("--model", "baseline:longest", "--out", base).exit_code == 0
+    stop = ("--stop-early", "--baseline", base)
+    told = code("--model", "baseline:longest", "--out", same, *stop, "--max-drop", "20")
+    assert told.exit_code == 0, told.output
+    assert "a part of a run, stopped early: it did not drop by more than 20 points" in told.stdout
+    unsure = code("--model", "baseline:first", "--out", part, *stop)
+    assert unsure.exit_code == 4
+    assert "cannot be told whether" in unsure.stdout
+    dropped = code(
+        "--model", "baseline:longest", "--out", str(tmp_path / "worse"), "--stop-early", "--baseline", _all_right(base)
+    )
+    assert dropped.exit_code == 3
+    assert json.loads((tmp_path / "worse" / "record.json").read_text(encoding="utf-8"))["sequential"]["verdict"] == "dropped"
+
+
+def _all_right(base: str) -> str:
+    """The same run, had it known everything."""
+    folder = Path(base)
+    lines = [json.loads(line) for line in (folder / "samples.jsonl").read_text(encoding="utf-8").splitlines()]
+    text = "".join(json.dumps({**line, "prediction": line["answer"]}) + "\n" for line in lines)
+    (folder / "samples.jsonl").write_text(text, encoding="utf-8")
+    return base
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--stop-early"], "--baseline"),
+        (["--baseline", "x"], "--baseline is for --stop-early"),
+        (["--max-drop", "2"], "--max-drop is for --stop-early"),
+        (["--stop-early", "--baseline", "nowhere"], "nowhere"),
+        (["--stop-early", "--baseline", "x", "--max-drop", "100"], "--max-drop"),
+        (["--stop-early", "--baseline", "x", "--confidence", "1"], "--confidence"),
+    ],
+)
+def test_a_wrong_call_is_one_sentence(options: list[str], sentence: str) -> None:
+    call = ["run", "--model", "baseline:first", "--tasks", "mmedbench_mini_en", "--quiet"]
+    done = CliRunner().invoke(cli, [*call, *options])
+    assert done.exit_code == 2
+    assert sentence in done.stderr
+    assert done.stderr.count("\n") == 1
