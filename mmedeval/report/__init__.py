@@ -1,0 +1,1 @@
+"""Finished runs as a page, a picture or a table."""

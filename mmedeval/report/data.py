@@ -1,0 +1,436 @@
+"""Finished runs -> the figures of a report (pure)."""
+
+from __future__ import annotations
+
+import math
+import re
+import shlex
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mmedeval.aggregate import AVERAGE
+from mmedeval.determinism import sentence
+from mmedeval.errors import StoreError
+from mmedeval.published import GROUP, TEST_ITEMS
+from mmedeval.runs import StoredRun
+from mmedeval.specs import LANGUAGES
+from mmedeval.stats import wilson
+from mmedeval.store import RECORD
+from mmedeval.types import Aggregate, SampleResult
+
+BINS = 10
+MOST_TOPICS = 12
+QUARTERS = ("shortest", "second", "third", "longest")
+TOPIC_KEYS = ("topic", "meta_info")
+# Baselines give numbers where a model gives logarithms of probabilities.
+NO_PROBABILITIES = "baseline:"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Column:
+    """A task, or with the language `avg` the average of a group of tasks."""
+
+    task: str
+    label: str
+    language: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Group:
+    """Tasks that belong into one table, with the average behind them where they have one."""
+
+    name: str
+    columns: tuple[Column, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Share:
+    """How many of `n` items have a property, with Wilson's 95 % interval."""
+
+    n: int
+    count: int
+
+    @property
+    def value(self) -> float | None:
+        return self.count / self.n if self.n else None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        return wilson(self.count, self.n) if self.n else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Slice:
+    """One class of items and, run by run, the share of right ones among those that were read."""
+
+    label: str
+    items: int
+    shares: tuple[Share, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Letter:
+    """How often a letter is chosen and how often it is right, of the read items that offer it."""
+
+    letter: str
+    chosen: Share
+    right: Share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bin:
+    """Items whose confidence lies between `low` and `high`."""
+
+    low: float
+    high: float
+    confidence: float
+    right: Share
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibration:
+    """Confidence against accuracy. `error` is the expected calibration error; bins without an item are left out."""
+
+    items: int
+    confidence: float
+    accuracy: float
+    error: float
+    bins: tuple[Bin, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Agreement:
+    """Questions that every run was asked: how many all, some or none of the runs answered rightly, and how many alike."""
+
+    asked: int
+    all_right: int
+    none_right: int
+    alike: int
+
+
+def check(runs: Sequence[StoredRun]) -> None:
+    """Raises `StoreError` where a record holds other things than a report is made of."""
+    for run in runs:
+        record, where = run.data, run.path / RECORD
+        try:
+            for task, about in record["tasks"].items():
+                if not isinstance(about["language"], str) or not isinstance(about["group"], str | None):
+                    raise TypeError(f"the language or the group of {task!r} is no text")
+            for usage in record["usage"].values():
+                math.fsum(usage.values())
+            math.fsum(value for name, value in record["counts"].items() if name not in ("bos", "failures"))
+            for entry in record["consistency"]:
+                for part in ("alike", "all_right"):
+                    wilson(entry[part]["count"], entry["read"])
+                entry["languages"], entry["group"]
+            for figure in run.aggregates:
+                known = [each for each in (figure.value, figure.low, figure.high, figure.chance) if each is not None]
+                math.fsum([*known, figure.n, figure.unread, figure.failed, figure.scale])
+            if not isinstance(record["warnings"], list):
+                raise TypeError("its warnings are no list")
+            if record["determinism"]:
+                sentence(record["determinism"])
+            command_line(run)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise StoreError(f"{where} is damaged: {type(error).__name__}: {error}; restore it, or run again") from error
+
+
+def groups(runs: Sequence[StoredRun]) -> tuple[Group, ...]:
+    """The tasks of all runs, by group; a task without a group is a group of its own."""
+    members: dict[str, dict[str, str]] = defaultdict(dict)
+    for run in runs:
+        for task, about in run.data["tasks"].items():
+            members[about["group"] or task][task] = about["language"]
+    averaged = {figure.task for run in runs for figure in run.aggregates if figure.language == AVERAGE}
+    found = []
+    for name, tasks in members.items():
+        several = len(set(tasks.values())) < len(tasks)
+        columns = [
+            Column(task=task, label=task if several else LANGUAGES.get(language, language), language=language)
+            for task, language in tasks.items()
+        ]
+        if name in averaged and name not in tasks:
+            columns.append(Column(task=name, label="average", language=AVERAGE))
+        found.append(Group(name=name, columns=tuple(columns)))
+    return tuple(found)
+
+
+def figures_of(run: StoredRun) -> dict[tuple[str, str], Aggregate]:
+    """The figures of a run by metric and task (or group)."""
+    return {(figure.metric, figure.task): figure for figure in run.aggregates}
+
+
+def metrics(runs: Sequence[StoredRun]) -> tuple[str, ...]:
+    """The metrics of all runs, in the order in which they come, those without any value left out."""
+    return tuple(dict.fromkeys(figure.metric for run in runs for figure in run.aggregates if figure.value is not None))
+
+
+# --- classes of items ---
+
+
+def by_options(runs: Sequence[StoredRun]) -> tuple[Slice, ...]:
+    return _slices(runs, lambda result: len(result.sample.options), lambda count: f"{count} options")
+
+
+def by_right_letters(runs: Sequence[StoredRun]) -> tuple[Slice, ...]:
+    return _slices(runs, lambda result: len(result.sample.answer), lambda count: f"{count} right letter{'s' * (count > 1)}")
+
+
+def by_length(runs: Sequence[StoredRun]) -> tuple[Slice, ...]:
+    """Quarters of each task by the length of its questions in characters, put together over the tasks.
+
+    Within a task, because languages differ in length and in difficulty, too.
+    """
+    lengths: dict[str, dict[str, int]] = defaultdict(dict)
+    for run in runs:
+        for result in run.results:
+            lengths[result.task][result.sample.id] = len(result.sample.question)
+    borders = {}
+    for task, by_id in lengths.items():
+        ordered = sorted(by_id.values())
+        borders[task] = [ordered[math.ceil(len(ordered) * quarter / 4) - 1] for quarter in (1, 2, 3)]
+    return _slices(
+        runs,
+        lambda result: bisect_left(borders[result.task], len(result.sample.question)),
+        lambda quarter: f"{QUARTERS[quarter]} quarter",
+    )
+
+
+def topics(runs: Sequence[StoredRun]) -> dict[str, tuple[Slice, ...]]:
+    """By task, the topics that its items name, the largest first; tasks that name fewer than two are left out."""
+    found = {}
+    for task in dict.fromkeys(task for run in runs for task in run.data["tasks"]):
+        slices = _slices(runs, lambda result, task=task: topic(result) if result.task == task else None, str)  # type: ignore[misc]
+        if len(slices) > 1:
+            found[task] = tuple(sorted(slices, key=lambda each: (-each.items, each.label)))
+    return found
+
+
+def topic(result: SampleResult) -> str | None:
+    """What the item's data say that it is about."""
+    for key in TOPIC_KEYS:
+        value = result.sample.meta.get(key)
+        if isinstance(value, str) and value.strip():
+            return " ".join(value.split())
+    return None
+
+
+def _slices(
+    runs: Sequence[StoredRun], key_of: Callable[[SampleResult], Any], label_of: Callable[[Any], str]
+) -> tuple[Slice, ...]:
+    """Classes in the order of their keys; an item without a key is in none, one that was not read counts as no answer."""
+    items: dict[Any, set[tuple[str, str]]] = defaultdict(set)
+    counts: list[dict[Any, Counter[bool]]] = []
+    for run in runs:
+        own: dict[Any, Counter[bool]] = defaultdict(Counter)
+        for result in run.results:
+            key = key_of(result)
+            if key is None:
+                continue
+            items[key].add(result.key)
+            if result.right is not None:
+                own[key][result.right] += 1
+        counts.append(own)
+    return tuple(
+        Slice(
+            label=label_of(key),
+            items=len(items[key]),
+            shares=tuple(Share(n=own[key].total(), count=own[key][True]) for own in counts),
+        )
+        for key in sorted(items)
+    )
+
+
+# --- letters, confidence, agreement ---
+
+
+def letters(run: StoredRun) -> tuple[Letter, ...]:
+    """How often each letter is chosen against how often it is right, of the read items that offer it."""
+    offered, chosen, right = Counter[str](), Counter[str](), Counter[str]()
+    for result in run.results:
+        if result.status == "ok" and result.prediction is not None:
+            offered.update(result.sample.options.keys())
+            chosen.update(result.prediction)
+            right.update(result.sample.answer)
+    return tuple(
+        Letter(letter=each, chosen=Share(n=offered[each], count=chosen[each]), right=Share(n=offered[each], count=right[each]))
+        for each in sorted(offered)
+    )
+
+
+def confidence(logprobs: Mapping[str, float]) -> float:
+    """The probability of the best answer when those that were scored are all there is: softmax over their loglikelihoods."""
+    best = max(logprobs.values())
+    return 1 / math.fsum(math.exp(value - best) for value in logprobs.values())
+
+
+def calibration(run: StoredRun) -> Calibration | None:
+    """Confidence against accuracy over ten bins of equal width; `None` for runs without probabilities of letters.
+
+    The expected calibration error is the sum over bins of n_bin / n * |accuracy - mean confidence|. Source: C. Guo, G. Pleiss,
+    Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
+    """
+    if run.protocol != "letter" or run.model.startswith(NO_PROBABILITIES):
+        return None
+    bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
+    for result in run.results:
+        if result.right is not None and result.logprobs:
+            sure = confidence(result.logprobs)
+            bins[min(int(sure * BINS), BINS - 1)].append((sure, result.right))
+    n = sum(map(len, bins))
+    if n == 0:
+        return None
+    found = tuple(
+        Bin(
+            low=i / BINS,
+            high=(i + 1) / BINS,
+            confidence=math.fsum(sure for sure, _ in items) / len(items),
+            right=Share(n=len(items), count=sum(right for _, right in items)),
+        )
+        for i, items in enumerate(bins)
+        if items
+    )
+    return Calibration(
+        items=n,
+        confidence=math.fsum(each.confidence * each.right.n for each in found) / n,
+        accuracy=sum(each.right.count for each in found) / n,
+        error=math.fsum(each.right.n / n * abs(each.right.count / each.right.n - each.confidence) for each in found),
+        bins=found,
+    )
+
+
+def agreement(runs: Sequence[StoredRun]) -> Agreement | None:
+    """`None` where no question was asked of two runs or more."""
+    if len(runs) < 2:
+        return None
+    by_run = [{result.key: result for result in run.results} for run in runs]
+    shared = [[own[key] for own in by_run] for key in by_run[0] if all(key in own for own in by_run)]
+    shared = [results for results in shared if len({result.sample.question for result in results}) == 1]
+    if not shared:
+        return None
+    return Agreement(
+        asked=len(shared),
+        all_right=sum(all(result.right for result in results) for results in shared),
+        none_right=sum(not any(result.right for result in results) for results in shared),
+        alike=sum(
+            results[0].prediction is not None and len({result.prediction for result in results}) == 1 for results in shared
+        ),
+    )
+
+
+# --- what must be said beside the figures ---
+
+
+def notes(runs: Sequence[StoredRun]) -> list[str]:
+    """What keeps the figures from being compared as they stand, a sentence each."""
+    found = []
+    if len(runs) > 1:
+        found += _differences(runs)
+    for run in runs:
+        counts = run.data["counts"]
+        n, unread, failed = (int(counts.get(name, 0)) for name in ("n", "unread", "failed"))
+        if n and unread + failed == n:
+            found.append(f"{run.name}: no answer was read in any of the {n} items ({unread} unread, {failed} failed)")
+        elif n and (unread + failed) / n > 0.02:
+            found.append(
+                f"{run.name}: {unread} unread and {failed} failed of {n} items; accuracy is over the others, accuracy_strict "
+                "over all"
+            )
+        short = [
+            f"{LANGUAGES[language]} {asked} of {TEST_ITEMS[language]}"
+            for language, asked in _asked(run).items()
+            if asked != TEST_ITEMS[language]
+        ]
+        if short:
+            found.append(f"{run.name}: not the whole test set, unlike the published figures: {', '.join(short)}")
+    return found
+
+
+def _asked(run: StoredRun) -> dict[str, int]:
+    """Items by language of the tasks that the paper asked, too."""
+    counted = Counter(result.task for result in run.results)
+    about = run.data["tasks"]
+    return {
+        about[task]["language"]: n
+        for task, n in counted.items()
+        if about[task]["group"] == GROUP and about[task]["language"] in TEST_ITEMS
+    }
+
+
+def _differences(runs: Sequence[StoredRun]) -> list[str]:
+    found = []
+    asked: Mapping[str, Callable[[StoredRun], object]] = {
+        "protocols": lambda run: run.protocol,
+        "numbers of shots": lambda run: run.shots,
+    }
+    for what, of in asked.items():
+        values = {run.name: of(run) for run in runs}
+        if len(set(values.values())) > 1:
+            kinds = ", ".join(str(value) for value in dict.fromkeys(values.values()))
+            found.append(f"The runs were asked in different ways ({what}: {kinds}); that, too, makes their figures differ")
+    other: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    lacking: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    for task in dict.fromkeys(task for run in runs for task in run.data["tasks"]):
+        having = [run for run in runs if task in run.data["tasks"]]
+        if len({run.data["tasks"][task].get("data_digest") for run in having}) > 1:
+            other[tuple(run.name for run in having)].append(task)
+        if len(having) < len(runs):
+            lacking[tuple(run.name for run in runs if run not in having)].append(task)
+    found += [f"{', '.join(names)} were not asked the same items in {', '.join(tasks)}" for names, tasks in other.items()]
+    found += [f"{', '.join(names)}: not asked {', '.join(tasks)}" for names, tasks in lacking.items()]
+    return found
+
+
+def command_line(run: StoredRun) -> str:
+    """The command that asks the same again, from the stored plan."""
+    plan = run.data["plan"]
+    words = ["mmedeval", "run", "--model", run.model]
+    for name, value in plan.get("model_args", {}).items():
+        words += ["--model-arg", f"{name}={value}"]
+    words += ["--tasks", ",".join(plan.get("tasks", []))]
+    if plan.get("languages"):
+        words += ["--languages", ",".join(plan["languages"])]
+    words += ["--protocol", run.protocol]
+    if run.shots:
+        words += ["--shots", str(run.shots)]
+    for name in ("limit", "max_tokens", "data_dir"):
+        if plan.get(name) is not None:
+            words += [f"--{name.replace('_', '-')}", str(plan[name])]
+    for name in ("seed", "temperature"):
+        if plan.get(name):
+            words += [f"--{name}", str(plan[name])]
+    if plan.get("metrics"):
+        words += ["--metrics", ",".join(plan["metrics"])]
+    for name, value in plan.get("metric_args", {}).items():
+        words += ["--metric-arg", f"{name}={value}"]
+    if plan.get("chat_template") is False:
+        words.append("--no-chat-template")
+    if plan.get("exclude_images"):
+        words.append("--exclude-images")
+    if plan.get("save_requests") is False:
+        words.append("--no-save-requests")
+    return shlex.join(words)
+
+
+def used(run: StoredRun) -> dict[str, float]:
+    """Tokens, seconds and cost of a run, over its tasks."""
+    total: dict[str, float] = defaultdict(float)
+    for usage in run.data["usage"].values():
+        for name, value in usage.items():
+            total[name] += value
+    return dict(total)
+
+
+_STEP = re.compile(r"(?<![A-Za-z])(?:step|checkpoint)[-_](\d+)(?!\d)")
+
+
+def step_of(run: StoredRun) -> int | None:
+    """The training step that a run's folder, or its model's name, tells, as in `eval/step-500` or `hf:out/checkpoint-500`."""
+    for name in (run.path.resolve().name, run.model):
+        found = _STEP.findall(name)
+        if found:
+            return int(found[-1])
+    return None
