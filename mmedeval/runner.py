@@ -22,6 +22,7 @@ from mmedeval.compare import refuse
 from mmedeval.determinism import checked, compare
 from mmedeval.environment import environment
 from mmedeval.errors import BackendError, PluginError, StoreError, UsageError
+from mmedeval.gate import Rules
 from mmedeval.outcomes import Outcomes, TaskOutcomes, read_outcomes
 from mmedeval.prompts import (
     CHAT_MAX_TOKENS,
@@ -248,10 +249,7 @@ def _stop_rule(
     """The rule of `--stop-early`. Raises `UsageError` where the baseline did not answer exactly what is to be asked."""
     wanted = plan.stop_early
     assert wanted is not None
-    if not 0 <= wanted.max_drop < 100:
-        raise UsageError(f"--max-drop {wanted.max_drop:g} is no number of points from 0 to under 100")
-    if not 0.5 <= wanted.confidence < 1:
-        raise UsageError(f"--confidence {wanted.confidence:g} is no share from 0.5 to under 1, as in 0.95")
+    rules = Rules(max_drop=wanted.max_drop, detect=wanted.detect, confidence=wanted.confidence)
     if plan.rotations is not None:
         raise UsageError("--stop-early asks as little as it can, --rotations everything several times; leave one of them out")
     if plan.model_args.get("batch") == "true":
@@ -285,7 +283,7 @@ def _stop_rule(
     base = dataclasses.replace(base, tasks={name: about for name, about in base.tasks.items() if name in planned.tasks})
     refuse(base, planned, hint="ask as the baseline was asked, or name another one with --baseline")
     keys = [(task.spec.name, sample.id) for task in tasks for sample in task.samples]
-    return StopRule.against(base, keys, max_drop=wanted.max_drop / 100, confidence=wanted.confidence, seed=plan.seed)
+    return StopRule.against(base, keys, rules, plan.seed)
 
 
 def choose_protocol(plan: RunPlan, backend: Backend) -> tuple[ProtocolName, str]:
@@ -448,7 +446,7 @@ def _ask_and_record(prepared: Prepared, catalog: Catalog, backend: Backend, fold
             for block in rule.blocks():
                 answered += _ask([left[key] for key in block if key in left], answered, prepared, catalog, backend, folder)
                 seen |= {key: folder.stored[key] for key in block}
-                if rule.look(seen) is not None:
+                if rule.look(seen) != "cannot tell":
                     break
             stopped["sequential"] = report = rule.report(seen)
             if len(seen) < len(context):

@@ -6,13 +6,13 @@ import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
+from mmedeval.gate import Answer, Rules
 from mmedeval.outcomes import FAILED, RIGHT, UNSCORED, Outcomes
 from mmedeval.paired import Counts
 from mmedeval.types import SampleResult, digest
 
-Verdict = Literal["dropped", "held"]
 Key = tuple[str, str]
 
 FIRST_LOOK = 50
@@ -43,10 +43,11 @@ def evidence(counts: Counts, mean: float) -> float:
     return top + math.log(math.fsum(math.exp(each - top) for each in wealth) / len(wealth))
 
 
-def sequential_interval(counts: Counts, confidence: float) -> tuple[float, float]:
-    """An interval for the mean difference (new less base) that holds at every look at once, within -1..1.
+def bounds(counts: Counts, confidence: float) -> tuple[float, float]:
+    """The ends of an interval for the mean difference (new less base), within -1..1, good at every look at once.
 
-    `confidence` is the probability that no look's interval misses the mean of the population that the items are drawn from.
+    `confidence` is the probability that no look's lower end lies above the mean of the population that the items are drawn from;
+    and so for the upper end.
     """
     mirrored = Counts(n=counts.n, gained=counts.lost, lost=counts.gained)
     return _lower(counts, confidence), -_lower(mirrored, confidence)
@@ -54,10 +55,8 @@ def sequential_interval(counts: Counts, confidence: float) -> tuple[float, float
 
 def _lower(counts: Counts, confidence: float) -> float:
     """The smallest mean that is not refuted, by halves: the evidence against a mean falls as it rises."""
-    needed = math.log(2 / (1 - confidence))
+    needed = -math.log(1 - confidence)
     low, high = -1.0, counts.difference
-    if evidence(counts, high) >= needed:
-        return high
     for _ in range(50):
         middle = (low + high) / 2
         if evidence(counts, middle) >= needed:
@@ -67,14 +66,15 @@ def _lower(counts: Counts, confidence: float) -> float:
     return low
 
 
-def verdict(counts: Counts, max_drop: float, confidence: float) -> Verdict | None:
-    """Whether the model surely dropped by more than `max_drop` (a share), or surely did not; `None` while neither is certain."""
-    needed = math.log(2 / (1 - confidence))
-    if evidence(counts, -max_drop) >= needed:
-        return "held"
-    if evidence(Counts(n=counts.n, gained=counts.lost, lost=counts.gained), max_drop) >= needed:
-        return "dropped"
-    return None
+def answer(counts: Counts, rules: Rules) -> Answer:
+    """Whether the model surely dropped by more than `max_drop`, or surely by less than `detect`; between them either may be said.
+
+    Each is said where it is not so in at most 1 - confidence of the cases.
+    """
+    needed = -math.log(1 - rules.confidence)
+    if evidence(Counts(n=counts.n, gained=counts.lost, lost=counts.gained), rules.max_drop / 100) >= needed:
+        return "fails"
+    return "holds" if evidence(counts, -rules.detect / 100) >= needed else "cannot tell"
 
 
 def order(keys: Iterable[Key], seed: int) -> list[Key]:
@@ -94,25 +94,27 @@ def looks(items: int) -> list[int]:
 
 @dataclass(frozen=True, kw_only=True)
 class StopRule:
-    """What a run is held against, and in which order it asks. `max_drop` is a share; `outcomes` are the baseline's letters."""
+    """What a run is held against, and in which order it asks. `outcomes` are the baseline's letters."""
 
     baseline: str
     outcomes: Mapping[Key, str]
     order: Sequence[Key]
-    max_drop: float
-    confidence: float
+    rules: Rules
 
     @classmethod
-    def against(cls, base: Outcomes, keys: Iterable[Key], *, max_drop: float, confidence: float, seed: int) -> StopRule:
+    def against(cls, base: Outcomes, keys: Iterable[Key], rules: Rules, seed: int) -> StopRule:
         keys = list(keys)
         letters = {(name, item): letter for name, t in base.tasks.items() for item, letter in zip(t.ids, t.outcomes, strict=True)}
         outcomes = {key: letters[key] for key in keys}
-        return cls(baseline=base.name, outcomes=outcomes, order=order(keys, seed), max_drop=max_drop, confidence=confidence)
+        return cls(baseline=base.name, outcomes=outcomes, order=order(keys, seed), rules=rules)
 
     def identity(self) -> dict[str, Any]:
         """What makes this rule stop where it stops."""
         outcomes = [[*key, letter] for key, letter in sorted(self.outcomes.items())]
-        return {"outcomes": digest(outcomes), "max_drop": self.max_drop, "confidence": self.confidence}
+        return {"outcomes": digest(outcomes), **self._limits()}
+
+    def _limits(self) -> dict[str, float]:
+        return {name: getattr(self.rules, name) for name in ("max_drop", "detect", "confidence")}
 
     def blocks(self) -> list[Sequence[Key]]:
         """What is asked between two looks. A backend answers a block in an order of its own, which may have to do with how hard
@@ -134,20 +136,19 @@ class StopRule:
             lost += before == RIGHT and not now
         return Counts(n=n, gained=gained, lost=lost)
 
-    def look(self, results: Mapping[Key, SampleResult]) -> Verdict | None:
-        """The verdict on what was answered so far. A server that is away is no proof: it stands with and without what failed."""
-        found = verdict(self.counts(results), self.max_drop, self.confidence)
-        return found if found == verdict(self.counts(results, failed=False), self.max_drop, self.confidence) else None
+    def look(self, results: Mapping[Key, SampleResult]) -> Answer:
+        """What is certain after so many answers, with and without what failed: a server that is away is no proof."""
+        found = {answer(self.counts(results, failed=failed), self.rules) for failed in (True, False)}
+        return found.pop() if len(found) == 1 else "cannot tell"
 
     def report(self, results: Mapping[Key, SampleResult]) -> dict[str, Any]:
-        """What the record says of the test."""
+        """What the record says of the test. `difference` and its ends are shares; each end holds with `confidence`."""
         counts, asked = self.counts(results), len(results)
-        low, high = sequential_interval(counts, self.confidence)
+        low, high = bounds(counts, self.rules.confidence) if counts.n else (None, None)
         return {
             "baseline": self.baseline,
-            "max_drop": self.max_drop,
-            "confidence": self.confidence,
-            "verdict": self.look(results),
+            **self._limits(),
+            "answer": self.look(results),
             "asked": asked,
             "planned": len(self.order),
             "compared": counts.n,
@@ -155,23 +156,23 @@ class StopRule:
             "lost": counts.lost,
             "failed": sum(result.status == "failed" for result in results.values()),
             "difference": counts.difference if counts.n else None,
-            "low": low if counts.n else None,
-            "high": high if counts.n else None,
+            "low": low,
+            "high": high,
         }
 
 
 def stop_sentence(found: Mapping[str, Any]) -> str:
     """The outcome of the test in one sentence."""
-    allowed, sure = f"{100 * found['max_drop']:g} points", f"{100 * found['confidence']:g} %"
-    asked, planned = found["asked"], found["planned"]
-    after = f"after {asked} of {planned} items" if asked < planned else f"all {planned} items were asked"
-    if found["verdict"] is None:
-        what = f"it cannot be told whether it dropped by more than {allowed} against {found['baseline']}"
-    else:
-        so = "dropped" if found["verdict"] == "dropped" else "did not drop"
-        what = f"it {so} by more than {allowed} against {found['baseline']} ({sure} sure)"
+    asked, planned, base = found["asked"], found["planned"], found["baseline"]
+    sure = f"{100 * found['confidence']:g} % sure"
+    what = {
+        "fails": f"accuracy fell by more than {found['max_drop']:g} points against {base} ({sure})",
+        "holds": f"accuracy did not fall by {found['detect']:g} points or more against {base} ({sure})",
+        "cannot tell": f"it is not certain how accuracy compares with {base}",
+    }[found["answer"]]
+    when = f"after {asked} of {planned} items" if asked < planned else f"after all {planned} items"
     if found["difference"] is None:
-        return f"{what}; {after}, none of which can be compared"
-    bounds = f"{100 * found['difference']:+.1f} points ({100 * found['low']:+.1f} to {100 * found['high']:+.1f})"
+        return f"{what} {when}, none of which can be compared"
+    ends = f"{100 * found['difference']:+.1f} points, {100 * found['low']:+.1f} to {100 * found['high']:+.1f}"
     failed = f", {found['failed']} failed" if found["failed"] else ""
-    return f"{what}: {bounds}, {after}, {found['gained']} gained and {found['lost']} lost{failed}"
+    return f"{what} {when}: {ends} ({found['gained']} gained, {found['lost']} lost{failed})"

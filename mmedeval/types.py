@@ -294,17 +294,23 @@ class Aggregate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StopEarly:
-    """Ask no more once it is certain whether the model dropped by more than `max_drop` points against a baseline.
+    """Ask no more once it is certain that accuracy fell by more than `max_drop` points, or by less than `detect`.
 
     `baseline` is a run folder or a file of `mmedeval baseline`; `confidence` a share.
     """
 
     baseline: Path
     max_drop: float = 1.0
+    detect: float = 5.0
     confidence: float = 0.95
 
     def as_json(self) -> dict[str, Any]:
-        return {"baseline": str(self.baseline), "max_drop": self.max_drop, "confidence": self.confidence}
+        return {
+            "baseline": str(self.baseline),
+            "max_drop": self.max_drop,
+            "detect": self.detect,
+            "confidence": self.confidence,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -80,7 +80,7 @@ def _orders(ctx: click.Context, parameter: click.Parameter, value: str | None) -
 def _stop_early(options: Mapping[str, Any]) -> StopEarly | None:
     from mmedeval.types import StopEarly
 
-    given = {name: options[name] for name in ("baseline", "max_drop", "confidence") if options[name] is not None}
+    given = {name: options[name] for name in ("baseline", "max_drop", "detect", "confidence") if options[name] is not None}
     if options["stop_early"]:
         if "baseline" not in given:
             raise UsageError("--stop-early needs something to hold the run against; name a run or a baseline with --baseline")
@@ -197,18 +197,9 @@ def _pairs(arguments: Sequence[str], option: str) -> dict[str, str]:
     metavar="FILE|RUN",
     help="For --stop-early: a run, or a file of mmedeval baseline, on the same items.",
 )
-@click.option(
-    "--max-drop",
-    type=click.FloatRange(min=0, max=100, max_open=True),
-    metavar="POINTS",
-    help="For --stop-early: how far accuracy may fall (default: 1).",
-)
-@click.option(
-    "--confidence",
-    type=click.FloatRange(min=0.5, max=1, max_open=True),
-    metavar="SHARE",
-    help="For --stop-early: how sure a verdict must be (default: 0.95).",
-)
+@click.option("--max-drop", type=float, metavar="POINTS", help="For --stop-early: how far accuracy may fall (default: 1).")
+@click.option("--detect", type=float, metavar="POINTS", help="For --stop-early: a fall that must not be missed (default: 5).")
+@click.option("--confidence", type=float, metavar="SHARE", help="For --stop-early: how sure an answer must be (default: 0.95).")
 @click.option("--save-requests/--no-save-requests", default=True, help="Store the prompts with the answers.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
@@ -225,6 +216,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     from mmedeval import console
     from mmedeval.catalog import Catalog
     from mmedeval.cli import echo_json, one_line, tell
+    from mmedeval.gate import EXIT_CODES
     from mmedeval.host import make_host
     from mmedeval.runner import RunStopped, run
     from mmedeval.types import RunPlan
@@ -274,4 +266,4 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     else:
         console.print_record(record, folder)
     if tested := record.data.get("sequential"):
-        ctx.exit({"held": 0, "dropped": 3, None: 4}[tested["verdict"]])
+        ctx.exit(EXIT_CODES[tested["answer"]])
