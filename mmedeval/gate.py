@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -47,6 +48,9 @@ class Rules:
             )
         if not 0.5 <= self.confidence < 1:
             raise UsageError(f"confidence is {self.confidence:g}; it must be at least 0.5 and less than 1, as in 0.95")
+        for metric, least in self.minimum.items():
+            if not math.isfinite(least):
+                raise UsageError(f"the least {metric} is {least}, which is no finite number")
 
     @property
     def alpha(self) -> float:
@@ -310,7 +314,8 @@ def _sentence(
     minimums: Sequence[MinimumCheck],
     rules: Rules,
 ) -> str:
-    against = "" if base is None else f" against {base.name}"
+    # A checkpoint is often named as the one before it.
+    against = "" if base is None else f" against {base.name if base.name != run.name else base.path.name}"
     head = {"holds": f"{run.name} holds{against}", "fails": f"{run.name} does not hold{against}", "cannot tell": "cannot tell"}[
         answer
     ]
@@ -326,15 +331,15 @@ def _sentence(
 def told_drop(check: DropCheck, rules: Rules) -> str:
     """A row's answer in words."""
     moved = "fell" if check.drop > 0 else "rose"
-    change = f"{check.task} {moved} by {points(abs(check.drop))} points ({points(check.base)} to {points(check.new)})"
+    change = f"{check.task} {moved} by {amount(round(abs(100 * check.drop), 1))} ({points(check.base)} to {points(check.new)})"
     if not check.drop:
         change = f"{check.task} stayed at {points(check.base)}"
     if check.answer == "fails":
-        why = f"more than {rules.max_drop:g} and more than chance (p {p_value(check.p)})"
+        why = f"more than {amount(rules.max_drop)} and more than chance (p {p_value(check.p)})"
     else:
         end = f"{points(max(0.0, check.at_most))}, {100 * rules.confidence:g} % confidence"
         excluded = "excluded (at most" if check.answer == "holds" else f"not excluded by {check.n} items (up to"
-        why = f"a drop of {rules.detect:g} or more is {excluded} {end})"
+        why = f"a drop of {amount(rules.detect)} or more is {excluded} {end})"
     if check.unanswered[1] > check.unanswered[0]:
         why += f"; {check.unanswered[1]} items are unread or failed, {check.unanswered[0]} were before"
     return f"{change}, {why}"
@@ -350,6 +355,10 @@ def told_minimum(check: MinimumCheck) -> str:
 
 def points(share: float) -> str:
     return f"{100 * share:.1f}"
+
+
+def amount(points: float) -> str:
+    return f"{points:g} point{'' if points == 1 else 's'}"
 
 
 def p_value(p: float) -> str:

@@ -1,0 +1,84 @@
+"""Comparisons, verdicts and trends on the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mmedeval import verdict_tables
+from mmedeval.compare import Comparison, Item
+from mmedeval.console import make_console, make_table, plain, print_table
+from mmedeval.gate import Answer, Verdict
+from mmedeval.outcomes import Outcomes
+from mmedeval.trend import Trend
+from mmedeval.verdict_tables import Grid
+
+LEFT = frozenset({"language", "metric", "checkpoint", "verdict", ""})
+COLOURS: dict[Answer, str] = {"holds": "green", "fails": "red", "cannot tell": "yellow"}
+
+
+def print_baseline(run: Outcomes, file: Path) -> None:
+    console = make_console()
+    tasks = f"{len(run.tasks)} task{'' if len(run.tasks) == 1 else 's'}"
+    console.print(plain(f"{run.name}: {run.items} items in {tasks}; {file.stat().st_size / 1000:.1f} kB in {file}"))
+    console.print(plain(f"hold a run against it: mmedeval gate --baseline {file} --run RUN"), style="dim")
+
+
+def print_comparison(comparison: Comparison, *, items: bool) -> None:
+    console = make_console()
+    console.print(plain(f"base: {comparison.base}\nnew:  {comparison.new}"), style="bold")
+    for difference in comparison.forced:
+        console.print(plain(f"not comparable, and forced: {difference}"), style="yellow")
+    _print_grids(verdict_tables.comparison_grids(comparison))
+    _print_notes(verdict_tables.comparison_notes(comparison))
+    if items:
+        console.print()
+        for item in comparison.items:
+            _print_item(item)
+        if not comparison.items:
+            console.print("no item was gained or lost")
+    console.print()
+
+
+def _print_item(item: Item) -> None:
+    console = make_console()
+    style = "green" if item.change == "gained" else "red"
+    right = "" if item.answer is None else f", right is {item.answer}"
+    console.print(plain(f"{item.task}/{item.id}  {item.change}"), style=style)
+    console.print(plain(f"  base {item.base}, new {item.new}{right}"))
+    if item.question is not None:
+        console.print(plain(f"  {' '.join(item.question.split())}"), style="dim", soft_wrap=True)
+
+
+def print_verdict(verdict: Verdict) -> None:
+    _print_grids(verdict_tables.verdict_grids(verdict))
+    _print_notes(verdict_tables.verdict_notes(verdict))
+    make_console().print(plain(verdict.sentence), style=f"bold {COLOURS[verdict.answer]}")
+
+
+def print_trend(trend: Trend) -> None:
+    _print_grids(verdict_tables.trend_grids(trend))
+    _print_notes(verdict_tables.trend_notes(trend))
+
+
+def _print_grids(grids: Sequence[Grid]) -> None:
+    console = make_console()
+    for grid in grids:
+        if grid.title is not None:
+            console.print(plain(grid.title), style="italic")
+        table = make_table()
+        for heading in grid.headings:
+            table.add_column(plain(heading), justify="left" if heading in LEFT else "right", no_wrap=True)
+        for number, row in enumerate(grid.rows):
+            strong = number in grid.strong
+            if strong and len(grid.rows) > 1 and "metric" not in grid.headings:
+                table.add_section()
+            table.add_row(*map(plain, row), style="bold" if strong else None)
+        print_table(console, table)
+        console.print()
+
+
+def _print_notes(notes: Sequence[str]) -> None:
+    console = make_console()
+    for note in notes:
+        console.print(plain(note), style="dim")
