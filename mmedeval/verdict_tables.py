@@ -157,7 +157,7 @@ def verdict_grids(verdict: Verdict) -> list[Grid]:
                     "run",
                     "drop",
                     f"at most ({100 * verdict.rules.confidence:g} %)",
-                    "p",
+                    "p, Holm" if corrected else "p",
                     "verdict",
                 ),
                 rows=tuple(
