@@ -26,6 +26,7 @@ COMMANDS: Mapping[str, str] = {
     "plot": "Finished runs as a picture: bars, a radar, a curve over checkpoints.",
     "judge": "Let a language model compare the rationales of several runs.",
     "rescore": "Score a stored run again, without the model.",
+    "submit": "The four files of the benchmark's submission guide.",
     "human": "Let people rate and rank the rationales of several runs.",
     "agree": "Which metrics agree with people.",
     "doctor": "What works on this machine, and how to get the rest.",
