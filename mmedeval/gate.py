@@ -294,7 +294,8 @@ def _minimum_check(figure: Aggregate, group: str | None, least: float) -> Minimu
         task=figure.task,
         language=figure.language,
         group=group,
-        answer="cannot tell" if figure.value is None else "holds" if figure.value >= least else "fails",
+        # Rounded, as the mean of 0.7 and 0.6 is a hair less than 0.65.
+        answer="cannot tell" if figure.value is None else "holds" if round(figure.value - least, 9) >= 0 else "fails",
         value=figure.value,
         low=figure.low,
         high=figure.high,
