@@ -103,7 +103,7 @@ def dots(columns: Sequence[Column], rows: Sequence[Row], background: Mapping[str
         axes.set_xlim(left=0)
         _clean(axes, PAGE, keep=("bottom",))
 
-    return _svg(key, (7.6, 0.6 + band * len(columns)), draw, title)
+    return _svg(key, (9.6, 0.6 + band * len(columns)), draw, title)
 
 
 def slices(parts: Sequence[tuple[str, Sequence[Slice]]], title: str) -> str:
@@ -131,7 +131,7 @@ def slices(parts: Sequence[tuple[str, Sequence[Slice]]], title: str) -> str:
         _per_cent(panels[0].yaxis)
         panels[0].set_ylim(bottom=0)
 
-    return _svg("classes", (7.6, 3.0), draw, title)
+    return _svg("classes", (9.6, 3.2), draw, title)
 
 
 def letter_bias(runs: Sequence[Sequence[Letter]], title: str) -> str:
@@ -154,7 +154,7 @@ def letter_bias(runs: Sequence[Sequence[Letter]], title: str) -> str:
         axes.grid(axis="y", color=PAGE.line, linewidth=0.6)
         _clean(axes, PAGE, keep=())
 
-    return _svg("letters", (7.6, 2.8), draw, title)
+    return _svg("letters", (9.6, 2.8), draw, title)
 
 
 def reliability(found: Sequence[tuple[int, Calibration]], title: str) -> str:
@@ -207,8 +207,10 @@ def for_page(svg: str, key: str, title: str) -> str:
     box = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', body)
     if box is None:
         raise ValueError("matplotlib wrote an SVG without a viewBox")
+    wide = float(box[1]) * 4 / 3
+    kind = "chart" if wide > 600 else "chart small"
     head = (
-        f'<svg class="chart" viewBox="0 0 {box[1]} {box[2]}" width="{float(box[1]) * 4 / 3:.0f}" role="img" '
+        f'<svg class="{kind}" viewBox="0 0 {box[1]} {box[2]}" width="{wide:.0f}" role="img" '
         f'aria-labelledby="{key}-title" stroke-linejoin="round" stroke-linecap="butt">'
         f'<title id="{key}-title">{html.escape(title)}</title>'
     )

@@ -13,8 +13,9 @@ from typing import Any
 
 from mmedeval.aggregate import AVERAGE
 from mmedeval.determinism import sentence
-from mmedeval.errors import StoreError
+from mmedeval.errors import StoreError, UsageError
 from mmedeval.published import GROUP, TEST_ITEMS
+from mmedeval.rotations import formulation_spread
 from mmedeval.runs import StoredRun
 from mmedeval.specs import LANGUAGES
 from mmedeval.stats import wilson
@@ -129,6 +130,13 @@ def check(runs: Sequence[StoredRun]) -> None:
             for figure in run.aggregates:
                 known = [each for each in (figure.value, figure.low, figure.high, figure.chance) if each is not None]
                 math.fsum([*known, figure.n, figure.unread, figure.failed, figure.scale])
+            if record.get("rotations"):
+                for figure in orders(run):
+                    math.fsum(each for each in (figure.value, figure.low, figure.high, figure.n) if each is not None)
+                for row in record["rotations"]["position"]:
+                    row["task"], row["options"]
+                    for letter in row["letters"].values():
+                        math.fsum([letter["share"], letter["low"], letter["high"], row["expected"]])
             if not isinstance(record["warnings"], list):
                 raise TypeError("its warnings are no list")
             if record["determinism"]:
@@ -161,6 +169,29 @@ def groups(runs: Sequence[StoredRun]) -> tuple[Group, ...]:
 def figures_of(run: StoredRun) -> dict[tuple[str, str], Aggregate]:
     """The figures of a run by metric and task (or group)."""
     return {(figure.metric, figure.task): figure for figure in run.aggregates}
+
+
+def orders(run: StoredRun) -> list[Aggregate]:
+    """The figures of a run that asked every item under other orders of its options, too; else none."""
+    return [Aggregate(**row) for row in (run.data.get("rotations") or {}).get("results", [])]
+
+
+def formulations(runs: Sequence[StoredRun]) -> list[tuple[list[str], dict[str, Any]]]:
+    """What the way of asking changes: names of the runs of one model under different protocols, with what they share."""
+    models: dict[str, dict[str, StoredRun]] = defaultdict(dict)
+    for run in runs:
+        if run.data["model"].get("fingerprint") and not run.shots:
+            models[run.data["model"]["fingerprint"]].setdefault(run.protocol, run)
+    found = []
+    for ways in models.values():
+        if len(ways) > 1:
+            try:
+                spread = formulation_spread([*ways.values()])
+            except UsageError:
+                continue  # They ask different questions under one name, which the notes tell.
+            if spread["read"]:
+                found.append(([run.name for run in ways.values()], spread))
+    return found
 
 
 def metrics(runs: Sequence[StoredRun]) -> tuple[str, ...]:
@@ -329,7 +360,10 @@ def notes(runs: Sequence[StoredRun]) -> list[str]:
     found = []
     if len(runs) > 1:
         found += _differences(runs)
+    parts: dict[str, list[str]] = defaultdict(list)
     for run in runs:
+        if run.data.get("stopped_early"):
+            found.append(f"{run.name}: a part of a run, stopped early: {run.data['stopped_early']}")
         counts = run.data["counts"]
         n, unread, failed = (int(counts.get(name, 0)) for name in ("n", "unread", "failed"))
         if n and unread + failed == n:
@@ -345,7 +379,11 @@ def notes(runs: Sequence[StoredRun]) -> list[str]:
             if asked != TEST_ITEMS[language]
         ]
         if short:
-            found.append(f"{run.name}: not the whole test set, unlike the published figures: {', '.join(short)}")
+            parts[", ".join(short)].append(run.name)
+    found += [
+        f"{', '.join(names)}: not the whole test set that the published figures are of, but {part}"
+        for part, names in parts.items()
+    ]
     return found
 
 
@@ -412,6 +450,12 @@ def command_line(run: StoredRun) -> str:
         words.append("--exclude-images")
     if plan.get("save_requests") is False:
         words.append("--no-save-requests")
+    if plan.get("rotations") is not None:
+        words += ["--rotations", str(plan["rotations"])]
+    if plan.get("stop_early"):
+        words.append("--stop-early")
+        for name, value in plan["stop_early"].items():
+            words += [f"--{name.replace('_', '-')}", str(value)]
     return shlex.join(words)
 
 

@@ -45,6 +45,7 @@ def make_page(runs: Sequence[StoredRun], *, samples: bool = True, most_character
         ("rationales", "Rationales", _rationales(runs)),
         ("classes", "Kinds of questions", _classes(runs)),
         ("letters", "Letters", _letters(runs)),
+        ("orders", "Order of options", _orders(runs)),
         ("calibration", "Calibration", _calibration(runs)),
         ("agreement", "Agreement", _agreement(runs)),
         ("cost", "Unread, failed, cost", _cost(runs)),
@@ -136,8 +137,8 @@ def _table(head: Sequence[str], rows: Iterable[str], caption: str, kind: str = "
     """A table that can be scrolled by keyboard, too; cells and captions come as HTML."""
     titles = "".join(f'<th scope="col">{each}</th>' for each in head)
     return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{re.sub("<[^>]*>", "", caption)}"><table class="{kind}">'
-        f"<caption>{caption}</caption><thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
+        f'<div class="scroll" role="group" tabindex="0" aria-label="{re.sub("<[^>]*>", "", caption)}"><table class="{kind}">'
+        f"<caption><span>{caption}</span></caption><thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
 
 
@@ -148,11 +149,17 @@ def _row(head: str, cells: Iterable[str], kind: str = "") -> str:
 
 
 def _notes(notes: Sequence[str]) -> str:
-    return '<ul class="notes">' + "".join(f"<li>{_esc(note)}</li>" for note in notes) + "</ul>" if notes else ""
+    if not notes:
+        return ""
+    listed = "".join(f"<li>{_esc(note)}</li>" for note in notes)
+    return f'<ul class="notes">{listed}</ul>'
 
 
 def _figure(chart: str, legend: str, caption: str) -> str:
-    return f"<figure>{legend}{chart}<figcaption>{caption}</figcaption></figure>"
+    return (
+        f'<figure>{legend}<div class="scroll" role="group" tabindex="0" aria-label="Chart">{chart}</div>'
+        f"<figcaption>{caption}</figcaption></figure>"
+    )
 
 
 def _percent(value: float | None) -> str:
@@ -287,7 +294,7 @@ def _accuracy(runs: Sequence[StoredRun]) -> str:
                 key,
             )
             parts.append(_figure(chart, _legend(runs), caption))
-        about = "Accuracy in per cent, of the answers that were read, with 95 % intervals; the darker the higher."
+        about = "Accuracy in per cent, of the answers that were read, with 95 % intervals; the stronger the colour, the higher."
         if theirs:
             about += f" Published: {_esc(SOURCE)}, on the whole test set, in the setting named."
         parts.append(_metric_table(runs, group, "accuracy", about))
@@ -398,6 +405,54 @@ def _letters(runs: Sequence[StoredRun]) -> str:
             "lies outside",
         )
     )
+
+
+def _orders(runs: Sequence[StoredRun]) -> str:
+    """What other orders of the options, and other ways of asking, change."""
+    parts = []
+    names = {"mean_over_orders": "mean", "right_in_all_orders": "right in all", "same_answer": "same answer"}
+    for number, run in enumerate(runs):
+        figures = {(figure.metric, figure.task): figure for figure in data.orders(run)}
+        if not figures:
+            continue
+        given = data.figures_of(run)
+        rows = []
+        for column in (column for group in data.groups([run]) for column in group.columns):
+            found = [given.get(("accuracy", column.task)), *(figures.get((metric, column.task)) for metric in names)]
+            if any(found[1:]):
+                rows.append(_row(_esc(column.label), ["–" if each is None else _value(each) for each in found]))
+        caption = f"{_esc(run.name)}: every item under {_esc(run.data['rotations']['orders'])} orders of its options, in per cent"
+        parts.append(_table(["language", "given order", *names.values()], rows, caption))
+        position = [_position(row) for row in run.data["rotations"]["position"]]
+        if position:
+            letters = sorted({letter for row in run.data["rotations"]["position"] for letter in row["letters"]})
+            rows = [_row(head, [by_letter.get(letter, "–") for letter in letters]) for head, by_letter in position]
+            text = f"{_name(runs, number)}: per cent of choices by letter, over all orders; a model that reads the texts alone has the same for all"
+            parts.append(_table(["task, options", *map(_esc, letters)], rows, text))
+    for of, spread in data.formulations(runs):
+        rows = [
+            _row(
+                _esc(way["protocol"]),
+                [f"{_percent(way['value'])}<small>{_percent(way['low'])}–{_percent(way['high'])}</small>"],
+            )
+            for way in spread["formulations"]
+        ]
+        caption = (
+            f"One model, asked in several ways ({_esc(', '.join(of))}): accuracy in per cent over the {_count(spread['read'])} items that "
+            f"were read in each; the spread is {100 * spread['spread']:.1f} points"
+        )
+        parts.append(_table(["asked by", "accuracy"], rows, caption))
+    return "".join(parts)
+
+
+def _position(row: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
+    """The head of a row, and by letter its share of all choices; bold where the interval excludes an even share."""
+    cells = {}
+    for letter, about in row["letters"].items():
+        text = f"{_percent(about['share'])}<small>{_percent(about['low'])}–{_percent(about['high'])}</small>"
+        even = about["low"] <= row["expected"] <= about["high"]
+        cells[letter] = text if even else f"<b>{text}</b>"
+    return f"{_esc(row['task'])}, {row['options']}<small>{_count(row['items'])} items</small>", cells
 
 
 def _calibration(runs: Sequence[StoredRun]) -> str:
@@ -550,7 +605,7 @@ def _recipe(run: StoredRun, name: str) -> str:
     whole = _esc(json.dumps(lean, ensure_ascii=False, indent=1))
     return (
         f"<details><summary>{name}</summary><dl>{listed}</dl>{_notes([str(each) for each in record['warnings']])}{tasks}"
-        f"<details><summary>The record, without figures</summary><pre>{whole}</pre></details></details>"
+        f'<details class="raw"><summary>The record, without figures</summary><pre>{whole}</pre></details></details>'
     )
 
 

@@ -45,7 +45,7 @@
   // On paper nothing can be opened.
   let opened = [];
   window.addEventListener("beforeprint", () => {
-    opened = [...document.querySelectorAll("details:not([open])")];
+    opened = [...document.querySelectorAll("details:not([open], .raw)")];
     for (const each of opened) each.open = true;
   });
   window.addEventListener("afterprint", () => {
