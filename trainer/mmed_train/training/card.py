@@ -6,7 +6,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,14 +55,15 @@ def write_card(
 ) -> Card:
     """Writes the card of the model in the folder `checkpoint` (default: as its README.md), its loss curve beside it.
 
-    Raises `UsageError` for a file that is there already, and what `gather` does.
+    A card that says no more than what is on disk, as this writes it of itself, is replaced. Raises `UsageError` for any other
+    file that is there already, and what `gather` does.
     """
     folder = ModelFolder(path=checkpoint)
     if not any((checkpoint / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise ModelError(f"{checkpoint} holds no model; name the folder with its config.json or adapter_config.json")
     out = checkpoint / "README.md" if out is None else out
-    _check_free(out)
     facts = gather(folder, training, runs)
+    _check_free(out, replace(facts, runs=()))
     picture = out.absolute().parent / PICTURE
     if facts.picture is not None and picture.exists() and picture.read_bytes() != facts.picture.read_bytes():
         raise UsageError(f"{picture} is there already, and not this training's; remove it, or name a file elsewhere with -o")
@@ -77,12 +78,14 @@ def write_card(
     return Card(path=out, missing=tuple(missing))
 
 
-def _check_free(out: Path) -> None:
+def _check_free(out: Path, facts: Facts) -> None:
+    """Raises `UsageError` unless a card can be written there; `facts` are those of a card that nobody has added to."""
     if not out.absolute().parent.is_dir():
         raise UsageError(f"{out}: the folder {out.absolute().parent} does not exist; make it, or name another file with -o")
     if not out.exists():
         return
-    if out.is_dir() or BLANK_CARD not in out.read_text(encoding="utf-8", errors="replace"):
+    there = "" if out.is_dir() else out.read_text(encoding="utf-8", errors="replace")
+    if BLANK_CARD not in there and there != render(facts, None, []):
         raise UsageError(f"{out} is there already; remove it, or name another file with -o")
     files = ModelFolder(path=out.absolute().parent).json(MARK).get("files")
     if isinstance(files, dict) and out.name in files:

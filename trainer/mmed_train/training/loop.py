@@ -15,16 +15,16 @@ from typing import Any
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArguments
-from transformers.utils import logging as transformers_logging
 
 from mmed_train.corpus.mixing import IGNORED
 from mmed_train.training import harness
+from mmed_train.training.card import write_card
 from mmed_train.training.logs import Log, mfu_of
-from mmed_train.training.model import assert_master_weights, check_isolation, computes_all_logits, head_sees, old_names
+from mmed_train.training.model import assert_master_weights, check_isolation, computes_all_logits, head_sees, old_names, quiet
 from mmed_train.training.recipe import Recipe, differences
 from mmed_train.training.rows import Row, collate
 from mmed_train.training.saving import BESIDE, PREFIX, Saved, find_saved, finish, publish, rotate, told, write_json
-from mmedeval import BackendError, StoreError, UsageError, digest
+from mmedeval import BackendError, MmedevalError, StoreError, UsageError, digest
 from mmedeval.text import first_line
 
 RECIPE, DATA, PROGRESS = "recipe.json", "data.json", "progress.json"
@@ -125,6 +125,7 @@ def _arguments(recipe: Recipe, steps: Steps) -> TrainingArguments:
         log_level="error",
         report_to=list(recipe.logs.to) or "none",
         run_name=recipe.output.name,
+        project="mmed-train",
         ddp_find_unused_parameters=False,
         ddp_timeout=PATIENCE_SECONDS,
         fsdp=True if recipe.distributed.fsdp and processes() > 1 else None,  # type: ignore[arg-type]  # as its help says
@@ -154,14 +155,18 @@ def uses_bf16(recipe: Recipe) -> bool:
 def train(job: Job, *, resume: bool, say: Callable[[str], None]) -> Path:
     """Trains, from the last whole checkpoint with `resume`. Returns the folder of the finished model, `OUTPUT/final`.
 
-    Raises `StoreError` for an output that belongs to another training, `UsageError` for a `resume` with another recipe or data,
-    `BackendError` when the loss is no number any more, and `TrainingStopped` after Ctrl-C or SIGTERM, with a checkpoint saved.
+    Raises `StoreError` for an output that belongs to another training, `UsageError` for a setting that cannot be had here and for
+    a `resume` with another recipe or data, `BackendError` when the loss is no number any more, and `TrainingStopped` after Ctrl-C
+    or SIGTERM, with a checkpoint saved.
     """
     recipe = job.recipe
     saved = _last(recipe, job.data, resume=resume, say=say)
     steps = count_steps(recipe, len(job.rows), job.epoch_ends, processes())
-    transformers_logging.set_verbosity_error()
     told_arguments = arguments(recipe, steps)
+    try:
+        Trainer.get_optimizer_cls_and_kwargs(told_arguments, job.model)
+    except (ValueError, ImportError) as error:
+        raise UsageError(f"train.optimizer = {recipe.train.optimizer} cannot be had here: {first_line(error)}") from error
     if told_arguments.n_gpu > 1:
         raise UsageError(
             f"{told_arguments.n_gpu} GPUs are here and one process; start one for each: torchrun --nproc-per-node "
@@ -177,13 +182,24 @@ def train(job: Job, *, resume: bool, say: Callable[[str], None]) -> Path:
     folder = recipe.output if first_process() else None
     with Log(folder, total=steps.total, since=saved.step if saved else 0, say=say) as log:
         trainer = _Trainer(job, steps, told_arguments, log)
-        with _on_signals(trainer), old_names():
+        with _on_signals(trainer), old_names(), quiet(), _sentences(trainer):
             trainer.train(resume_from_checkpoint=None if saved is None else str(saved.path))
         if trainer.stopped:
             raise TrainingStopped(
                 f"stopped after step {trainer.state.global_step} of {steps.total}; --resume goes on from there ({recipe.output})"
             )
-        return trainer.publish_final()
+        final = trainer.publish_final()
+    if first_process():
+        _write_card(final, say)
+    return final
+
+
+def _write_card(final: Path, say: Callable[[str], None]) -> None:
+    """A card beside the model, which is whole already: what is in the way of a card takes nothing away from it."""
+    try:
+        write_card(final, None)
+    except (MmedevalError, OSError) as error:
+        say(f"{final} has no card: {error}; once that is mended: mmed-train card {final}")
 
 
 def _last(recipe: Recipe, data: Mapping[str, Any], *, resume: bool, say: Callable[[str], None]) -> Saved | None:
@@ -447,6 +463,27 @@ class _Flow(TrainerCallback):
         control.should_evaluate = looks and (
             step % recipe.eval.every == 0 or step >= steps.total if recipe.eval.every else control.should_save
         )
+
+
+@contextmanager
+def _sentences(trainer: _Trainer) -> Iterator[None]:
+    """Makes a sentence of what others raise for a setting that cannot be had here, and of a memory that is full."""
+    recipe = trainer.job.recipe
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise BackendError(
+            f"the GPU's memory was not enough at step {trainer.state.global_step + 1}: {first_line(error)}; lower train.batch "
+            f"and raise train.accumulate; what would fit is told by: mmed-train plan {recipe.file}"
+        ) from error
+    except Exception as error:
+        package = type(error).__module__
+        name = next((each for each in recipe.logs.to if package.startswith(each)), None)
+        if name is not None:
+            raise UsageError(f"logs.to = {name}: {first_line(error)}; mend it, or leave it out") from error
+        if recipe.model.compile and package.startswith(("torch._dynamo", "torch._inductor")):
+            raise UsageError(f"model.compile: {first_line(error)}; mend it, or leave it out") from error
+        raise
 
 
 @contextmanager

@@ -10,15 +10,18 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch._inductor.exc import InvalidCxxCompiler
 from transformers import AutoModelForCausalLM
 
 from mmed_train.corpus.shards import open_shards
 from mmed_train.training import loop
+from mmed_train.training.card import write_card
 from mmed_train.training.jobs import prepare
 from mmed_train.training.loop import TrainingStopped, train
 from mmed_train.training.recipe import Recipe
@@ -277,6 +280,117 @@ def test_a_full_disk_costs_no_whole_checkpoint(where: str, recipe: Make, trained
     ):
         trained(told)
     assert sorted(path.name for path in told.output.iterdir() if path.is_dir()) == ["checkpoint-4"]
+
+
+def errors_of_others() -> list[Any]:
+    login = type("UsageError", (Exception,), {"__module__": "wandb.errors.errors"})("No API key configured.")
+    return [
+        pytest.param(
+            {"logs": {"to": ["wandb"]}}, login, UsageError, r"logs.to = wandb: No API key configured.; mend it", id="logger"
+        ),
+        pytest.param(
+            {"model": {"compile": True}}, InvalidCxxCompiler(), UsageError, r"model.compile: No working C", id="compiler"
+        ),
+        pytest.param(
+            {}, torch.OutOfMemoryError("CUDA out of memory.\nTried"), BackendError,
+            r"memory was not enough at step 1: CUDA out of memory.; lower train.batch .* mmed-train plan .*toml$", id="memory",
+        ),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("sections", "raised", "kind", "said"), errors_of_others())
+def test_what_others_raise_for_a_setting_is_one_sentence(
+    sections: Any, raised: Exception, kind: type[Exception], said: str, recipe: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Here a stand-in raises it: what they need is not on every machine."""
+    job = prepare(recipe(), say=print)
+    others = replace(job, recipe=recipe(**sections))
+    monkeypatch.setattr(loop, "arguments", lambda _, steps, made=loop.arguments: made(job.recipe, steps))
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise raised
+
+    monkeypatch.setattr(loop._Trainer, "training_step", fail)
+    with pytest.raises(kind, match=said):
+        train(others, resume=False, say=print)
+
+
+def test_an_error_that_nobody_foresaw_keeps_its_traceback(recipe: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise LookupError("unforeseen")
+
+    monkeypatch.setattr(loop._Trainer, "training_step", fail)
+    with pytest.raises(LookupError, match="unforeseen"):
+        train(prepare(recipe(), say=print), resume=False, say=print)
+
+
+def test_an_optimizer_that_cannot_be_had_here_is_one_sentence(recipe: Make, trained: Run) -> None:
+    with pytest.raises(UsageError, match=r"train.optimizer = galore_adamw cannot be had here: "):
+        trained(recipe(train={"optimizer": "galore_adamw"}))
+
+
+# --- the card ---
+
+
+def test_a_finished_model_has_a_card_which_one_with_runs_replaces_and_an_edited_one_stays(recipe: Make, trained: Run) -> None:
+    final = trained(recipe(train={"steps": 2, "save_every": None}))
+    card = final / "README.md"
+    assert "## Training" in card.read_text()
+    assert (final / "loss.png").is_file()
+    assert write_card(final, None, license="mit").path == card
+    assert 'license: "mit"' in card.read_text()
+    with pytest.raises(UsageError, match=r"README.md is there already"):
+        write_card(final, None)
+
+
+def test_a_card_that_cannot_be_written_costs_no_model(recipe: Make, trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(loop, "write_card", full)
+    said: list[str] = []
+    final = trained(recipe(train={"steps": 1, "save_every": None}), said=said)
+    assert [line for line in said if f"{final} has no card: " in line and f"mmed-train card {final}" in line]
+    assert (final / "model.safetensors").is_file()
+
+
+# --- switches ---
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch", "ignore::FutureWarning:torch", "ignore::UserWarning:torch")
+def test_a_compiled_model_gives_the_same_losses(
+    recipe: Make, trained: Run, losses: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Traced and differentiated as a whole by torch.compile; its C++ code, which takes minutes to make, is left out."""
+    sizes: dict[str, Any] = {"train": {"steps": 2, "save_every": None}}
+    usual, compiled = recipe(output="usual", **sizes), recipe(output="compiled", model={"compile": True}, **sizes)
+    trained(usual)
+    calls = []
+
+    def compile_(model: Any, **settings: Any) -> Any:
+        calls.append(settings["backend"])
+        return torch_compile(model, backend="aot_eager")
+
+    torch_compile = torch.compile
+    monkeypatch.setattr(torch, "compile", compile_)
+    for name in ("BACKEND", "MODE", "FULLGRAPH", "DYNAMIC"):
+        monkeypatch.setenv(f"ACCELERATE_DYNAMO_{name}", "")  # set by transformers; taken back with this
+    trained(compiled)
+    assert calls == ["inductor"]
+    assert losses(compiled.output) == pytest.approx(losses(usual.output), abs=1e-5)
+
+
+def test_figures_go_to_tensorboard(recipe: Make, trained: Run, losses: Callable[..., Any]) -> None:
+    reader = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator", reason="tensorboard is not installed")
+    told = recipe(train={"steps": 3, "save_every": None}, logs={"to": ["tensorboard"]}, eval={"validation": 1})
+    trained(told)
+    (folder,) = (told.output / "runs").iterdir()
+    events = reader.EventAccumulator(str(folder))
+    events.Reload()
+    assert [event.step for event in events.Scalars("train/loss")] == [1, 2, 3]
+    assert [event.value for event in events.Scalars("train/loss")] == pytest.approx(losses(told.output))
+    looked = [json.loads(line) for line in (told.output / "log.jsonl").read_text().splitlines() if "eval_loss_en" in line]
+    assert [event.value for event in events.Scalars("eval/loss_en")] == pytest.approx([line["eval_loss_en"] for line in looked])
 
 
 # --- looks ---

@@ -150,6 +150,21 @@ def test_an_adapter_on_random_weights_is_refused(recipe: Make, base: Path) -> No
         prepare(told, say=print)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_qlora_trains_an_adapter_on_four_bits(recipe: Make, trained: Callable[..., Path], losses: Callable[..., Any]) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    told = recipe(
+        "finetune", data={"limit": 1}, adapter={"kind": "qlora", "dropout": 0}, train={"epochs": 12, "steps": None, "lr": 2e-2}
+    )
+    job = prepare(told, say=print)
+    layer = job.model.get_base_model().model.layers[0].mlp.up_proj.base_layer
+    assert isinstance(layer, bitsandbytes.nn.Linear4bit)
+    assert {each.dtype for each in job.model.parameters() if each.requires_grad} == {torch.float32}
+    final = trained(told)
+    assert (final / "adapter_model.safetensors").is_file()
+    assert losses(told.output)[-1] < losses(told.output)[0] - 1
+
+
 # --- folders of strangers ---
 
 
