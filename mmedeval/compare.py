@@ -293,13 +293,14 @@ def compare(base: Outcomes, new: Outcomes, *, force: bool = False) -> Comparison
         refuse(base, new, hint="--force compares what they share, and says so")
     notes: list[str] = []
     pairs = pair(base, new, notes)
+    metrics = _metric_rows(base, new, pairs, notes)
     return Comparison(
         base=base.name,
         new=new.name,
         forced=tuple(forced),
         notes=tuple(notes),
         rows=tuple(_rows(pairs)),
-        metrics=tuple(_metric_rows(base, new, pairs, notes)),
+        metrics=tuple(metrics),
         items=tuple(_items(base, new, pairs)),
     )
 
