@@ -267,7 +267,7 @@ def _published_name(each: Published) -> str:
 
 def _accuracy(runs: Sequence[StoredRun]) -> str:
     parts = []
-    for group in data.groups(runs):
+    for place, group in enumerate(data.groups(runs)):
         rows = _rows_for_chart(runs, group, "accuracy")
         if not any(figure is not None for row in rows for figure in row.figures):
             continue
@@ -285,7 +285,7 @@ def _accuracy(runs: Sequence[StoredRun]) -> str:
             caption = "Accuracy with 95 % intervals. Dashed: what guessing gives."
             if theirs:
                 caption += f" Grey lines: published results, {_esc(SOURCE)}."
-            key = f"accuracy-{re.sub('[^a-z0-9]', '-', group.name.lower())}"
+            key = f"accuracy-{place}"
             chart = charts.dots(
                 group.columns,
                 rows,

@@ -280,8 +280,10 @@
     for (let i = 0; i < runs.length; i += 1) {
       at("count").textContent = `Reading the answers of run ${i + 1} of ${runs.length} …`;
       answers.push(await part(i + 1));
-      const { outputs } = answers[i];
-      hay.push(outputs ? outputs.map((text) => (text ? small(text) : "")) : null);
+      const { outputs, failures } = answers[i];
+      const texts = outputs ? outputs.map((text) => (text ? small(text) : "")) : items.map(() => "");
+      for (const [place, reason] of Object.entries(failures)) texts[place] = small(reason);
+      hay.push(texts);
     }
   }
 
@@ -318,7 +320,7 @@
         if (!which.some((each) => answers[each].verdicts[i] === verdict)) continue;
       } else if (run !== -1 && answers[run].verdicts[i] === "-") continue;
       const missing = terms.filter((term) => !hay[0][i].includes(term));
-      if (missing.length && !which.some((each) => hay[each + 1] && missing.every((term) => hay[each + 1][i].includes(term)))) continue;
+      if (missing.length && !which.some((each) => missing.every((term) => hay[each + 1][i].includes(term)))) continue;
       found.push(i);
     }
     shown = 0;
@@ -560,7 +562,7 @@
     }));
     for (const id of ["find", "in", "run", "verdict"]) {
       at(id).disabled = false;
-      at(id).addEventListener("input", find);
+      at(id).addEventListener(id === "find" ? "input" : "change", find);
     }
     at("form").addEventListener("submit", (event) => event.preventDefault());
     at("more").addEventListener("click", more);
