@@ -21,8 +21,9 @@ if TYPE_CHECKING:
     )
     from mmedeval.hookspecs import hookimpl
     from mmedeval.rationales import rationale_of
-    from mmedeval.specs import LANGUAGES, BackendSpec, MetricSpec, ProtocolName, TaskOptions, TaskSpec
+    from mmedeval.specs import LANGUAGES, BackendSpec, MetricSpec, ProtocolName, TaskOptions, TaskSpec, TrackerSpec
     from mmedeval.stats import bootstrap_mean
+    from mmedeval.trackers import Tracker
     from mmedeval.types import (
         Aggregate,
         Answer,
@@ -85,6 +86,8 @@ __all__ = [
     "Task",
     "TaskOptions",
     "TaskSpec",
+    "Tracker",
+    "TrackerSpec",
     "UnknownNameError",
     "Usage",
     "UsageError",
@@ -99,7 +102,7 @@ __all__ = [
 def __getattr__(name: str) -> object:
     """A public name is imported when it is used: `mmedeval --help` needs none of them."""
     if name in __all__:
-        for home in ("errors", "hookspecs", "specs", "types", "backend", "stats", "answers", "rationales"):
+        for home in ("errors", "hookspecs", "specs", "types", "backend", "stats", "answers", "rationales", "trackers"):
             module = importlib.import_module(f"mmedeval.{home}")
             if hasattr(module, name):
                 return getattr(module, name)

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from mmedeval.errors import MissingPackageError, PluginError, UnknownNameError, UsageError
 from mmedeval.host import Host
-from mmedeval.specs import LANGUAGES, BackendSpec, MetricSpec, ProtocolName, TaskSpec
+from mmedeval.specs import LANGUAGES, BackendSpec, MetricSpec, ProtocolName, TaskSpec, TrackerSpec
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from mmedeval.backend import Backend
+    from mmedeval.trackers import Tracker
     from mmedeval.types import MetricFunction
 
 
@@ -65,6 +66,10 @@ class Catalog:
     @cached_property
     def metrics(self) -> Mapping[str, MetricSpec]:
         return self._collect("metric", "mmedeval_metrics", MetricSpec)
+
+    @cached_property
+    def trackers(self) -> Mapping[str, TrackerSpec]:
+        return self._collect("tracker", "mmedeval_trackers", TrackerSpec)
 
     @cached_property
     def groups(self) -> Mapping[str, tuple[str, ...]]:
@@ -130,6 +135,15 @@ class Catalog:
         require(f"the backend {spec.name!r}", spec)
         with _no_collection():
             return spec.load(name, arguments)
+
+    def open_tracker(self, reference: str) -> tuple[str, Tracker]:
+        """The name of a tracker and the tracker, out of `NAME` or `NAME=WHERE`."""
+        name, _, where = reference.partition("=")
+        if name not in self.trackers:
+            raise UnknownNameError("tracker", name, self.trackers, hint=self._failed_plugins_hint())
+        spec = self.trackers[name]
+        require(f"the tracker {name!r}", spec)
+        return name, spec.load(where)
 
     def select_tasks(self, patterns: Iterable[str], languages: Sequence[str] = ()) -> tuple[TaskSpec, ...]:
         """The tasks that names, groups and globs ask for, each once, in the order asked; `languages` narrows them.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pluggy
 
 if TYPE_CHECKING:
-    from mmedeval.specs import BackendSpec, MetricSpec, ProtocolName, TaskSpec
+    from mmedeval.specs import BackendSpec, MetricSpec, ProtocolName, TaskSpec, TrackerSpec
     from mmedeval.types import Answer, Generation, Prompt, RunPlan, RunRecord, Sample, SampleResult, Task
 
 hookspec = pluggy.HookspecMarker("mmedeval")
@@ -28,6 +28,11 @@ def mmedeval_tasks() -> Iterable[TaskSpec]:  # type: ignore[empty-body]  # a hoo
 @hookspec
 def mmedeval_metrics() -> Iterable[MetricSpec]:  # type: ignore[empty-body]  # a hook has no body
     """Called once, at the first look-up of a metric. Does no I/O and imports nothing heavy. All results are merged."""
+
+
+@hookspec
+def mmedeval_trackers() -> Iterable[TrackerSpec]:  # type: ignore[empty-body]  # a hook has no body
+    """Called once, at the first look-up of a tracker. Does no I/O and imports nothing heavy. All results are merged."""
 
 
 @hookspec(firstresult=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from mmedeval.backend import Backend
+    from mmedeval.trackers import Tracker
     from mmedeval.types import MetricFunction, Task
 
 ProtocolName = Literal["letter", "cloze", "chat", "paper", "paper-direct"]
@@ -91,3 +92,18 @@ class MetricSpec:
     requires: tuple[str, ...] = ()
     extra: str | None = None
     arguments: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrackerSpec:
+    """A tracker of experiments on offer, asked for as `--tracker name` or `--tracker name=WHERE`.
+
+    `load` gets WHERE, or an empty text; `where` says in one line what it may be.
+    """
+
+    name: str
+    summary: str
+    load: Callable[[str], Tracker]
+    where: str
+    requires: tuple[str, ...] = ()
+    extra: str | None = None

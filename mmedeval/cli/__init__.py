@@ -16,7 +16,7 @@ from mmedeval.errors import MmedevalError
 
 COMMANDS: Mapping[str, str] = {
     "run": "Evaluate a model on tasks.",
-    "list": "What is on offer: tasks, backends, metrics, protocols, plugins.",
+    "list": "What is on offer: tasks, backends, metrics, protocols, trackers, plugins.",
     "show": "A stored run: its table, or its samples.",
     "compare": "Runs over the same items: what changed, and whether by more than chance.",
     "baseline": "Keep a run as one small file, to hold others against.",

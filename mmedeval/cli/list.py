@@ -6,13 +6,13 @@ import shutil
 
 import click
 
-KINDS = ("tasks", "backends", "metrics", "protocols", "plugins")
+KINDS = ("tasks", "backends", "metrics", "protocols", "trackers", "plugins")
 
 
 @click.command("list", short_help="What is on offer.")
 @click.argument("kind", type=click.Choice(KINDS), required=False)
 def command(kind: str | None) -> None:
-    """What is on offer: tasks, backends, metrics, protocols, plugins; all of it without KIND."""
+    """What is on offer: tasks, backends, metrics, protocols, trackers, plugins; all of it without KIND."""
     from mmedeval.catalog import Catalog, missing_packages
     from mmedeval.host import make_host
     from mmedeval.specs import PROTOCOLS
@@ -41,6 +41,12 @@ def command(kind: str | None) -> None:
                 rows += [(f"  {argument}=", text) for argument, text in arguments.items()]
         elif name == "protocols":
             rows += [("auto", "letter where the backend computes loglikelihoods, else chat"), *PROTOCOLS.items()]
+        elif name == "trackers":
+            for tracker in catalog.trackers.values():
+                missing = missing_packages(tracker)
+                rows.append((tracker.name, tracker.summary + (f" (needs {', '.join(missing)})" if missing else "")))
+                if kind:
+                    rows.append((f"  {tracker.name}=", tracker.where))
         else:
             rows += [(info.name, info.error or f"{info.distribution} {info.version}") for info in host.plugins]
         formatter = click.HelpFormatter(width=min(100, shutil.get_terminal_size().columns))

@@ -200,6 +200,12 @@ def _pairs(arguments: Sequence[str], option: str) -> dict[str, str]:
 @click.option("--max-drop", type=float, metavar="POINTS", help="For --stop-early: how far accuracy may fall (default: 1).")
 @click.option("--detect", type=float, metavar="POINTS", help="For --stop-early: a fall that must not be missed (default: 5).")
 @click.option("--confidence", type=float, metavar="SHARE", help="For --stop-early: how sure an answer must be (default: 0.95).")
+@click.option(
+    "--tracker",
+    multiple=True,
+    metavar="NAME[=WHERE]",
+    help="Send the run to a tracker of experiments, as in tensorboard=runs/tb; may be repeated. See: mmedeval list trackers",
+)
 @click.option("--save-requests/--no-save-requests", default=True, help="Store the prompts with the answers.")
 @click.option("--json", "as_json", is_flag=True, help="Print the record as JSON.")
 @click.option("--quiet", "-q", is_flag=True, help="No progress.")
@@ -219,6 +225,7 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     from mmedeval.gate import EXIT_CODES
     from mmedeval.host import make_host
     from mmedeval.runner import RunStopped, run
+    from mmedeval.trackers import Watcher
     from mmedeval.types import RunPlan
 
     from_config = ctx.meta.get(CONFIG_PAIRS, {})
@@ -253,14 +260,22 @@ def command(ctx: click.Context, /, **options: Any) -> None:
     )
     progress = [] if options["quiet"] else [console.Progress()]
     host = make_host(extra=progress)
+    catalog = Catalog(host, tell)
+    watchers = [Watcher(*catalog.open_tracker(reference), tell) for reference in options["tracker"]]
+    for watcher in watchers:
+        host.manager.register(watcher)
     try:
-        record, folder = run(plan, Catalog(host, tell), options["out"])
+        record, folder = run(plan, catalog, options["out"])
+        for watcher in watchers:
+            watcher.catch_up(plan, record)
     except RunStopped as stop:
         click.echo(one_line(str(stop)), err=True)
         ctx.exit(130)
     finally:
         for bar in progress:
             bar.stop()
+        for watcher in watchers:
+            watcher.close()
     if options["as_json"]:
         echo_json(record.data, indent=2)
     else:
