@@ -30,7 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     trackers = [part for name in THERE for part in ("--tracker", name + where[name])]
     environment = {
         **os.environ,
-        "DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false", "WANDB_MODE": "offline", "WANDB_DIR": str(root), "WANDB_API_KEY": SECRET, "OPENAI_API_KEY": SECRET, "PYTHONUTF8": "1",
+        "DO_NOT_TRACK": "true", "MLFLOW_DISABLE_TELEMETRY": "true", "WANDB_ERROR_REPORTING": "false",
+        "WANDB_MODE": "offline", "WANDB_DIR": str(root), "WANDB_API_KEY": SECRET, "OPENAI_API_KEY": SECRET, "PYTHONUTF8": "1",
     }  # fmt: skip
     environment.pop("MLFLOW_EXPERIMENT_NAME", None)
     call = ["run", "--model", "baseline:longest", "--tasks", "mmedbench_mini", "--quiet", "--out", str(root / "run"), *trackers]
