@@ -128,7 +128,11 @@ def corpus_rows(
 ) -> tuple[PackedWindows | PublishedWindows, dict[str, Any]]:
     """The rows of a pretraining, and what they are made of, as JSON-like data."""
     epochs, seed = recipe.train.epochs, recipe.train.seed
-    shards = {shard.path.name: shard.header.sha256 for shard in space.shards}
+    names = [shard.path.name for shard in space.shards]
+    if len({*names}) < len(names):
+        # Files of several folders may have the same name.
+        names = [f"{place}/{name}" for place, name in enumerate(names)]
+    shards = {name: shard.header.sha256 for name, shard in zip(names, space.shards, strict=True)}
     tokens = {f"{kind.language}/{kind.source}": count.tokens for kind, count in sorted(space.counts.items())}
     data: dict[str, Any] = {
         "shards": shards,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -36,23 +37,36 @@ def flops_per_token(parameters: int, *, layers: int, width: int, length: int) ->
     return 6 * parameters + 12 * layers * width * length
 
 
-def mfu_of(model: Any, device: Any, length: int | None) -> Callable[[float], float] | None:
-    """Tokens per second and device -> the share of the card's rate that they use; `None` for a card that is not known."""
+def rate_of(device: Any) -> float | None:
+    """The rate of a device in FLOP/s; `None` where it is not known."""
     import torch
 
-    if device.type != "cuda":
-        return None
-    rate = card_rate(torch.cuda.get_device_name(device))
-    if rate is None:
-        return None
+    return card_rate(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+
+
+def flops_of(model: Any) -> Callable[..., float]:
+    """A function of tokens that are `read`, of `logits` and of the `length` of rows: the FLOPs of a training step, forward and
+    backward, without what gradient checkpointing computes again.
+
+    As `flops_per_token`, but 4 per parameter that is frozen, which is given no gradient; the head's are per logit.
+    """
     config = model.config.get_text_config()
-    matrices = sum(p.numel() for p in model.parameters()) - model.get_input_embeddings().weight.numel() * (
-        not config.tie_word_embeddings
-    )
-    heads = config.num_attention_heads
-    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-    each = flops_per_token(matrices, layers=config.num_hidden_layers, width=width, length=length or 0)
-    return lambda tokens: tokens * each / rate
+    head = model.get_output_embeddings().weight
+    tables = {id(head), id(model.get_input_embeddings().weight)}
+    layers = {id(each): each for each in model.parameters() if id(each) not in tables}.values()
+    each_token = sum(_size(each) * (6 if each.requires_grad else 4) for each in layers)
+    each_logit = head.numel() * (6 if head.requires_grad else 4)
+    # Not every architecture has attention.
+    heads = getattr(config, "num_attention_heads", 0)
+    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // max(heads, 1))
+    attention = flops_per_token(0, layers=config.num_hidden_layers, width=width, length=1)
+    return lambda *, read, logits, length: read * (each_token + attention * length) + logits * each_logit
+
+
+def _size(parameter: Any) -> int:
+    """How many numbers it holds: in 4 bits, two to a byte."""
+    packed = getattr(parameter, "quant_state", None)
+    return math.prod(packed.shape) if packed is not None else int(parameter.numel())
 
 
 class Log:
@@ -71,28 +85,30 @@ class Log:
             beside = self.file.with_suffix(".new")
             beside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
             beside.replace(self.file)
-        self._last = (time.monotonic(), 0, since)
+        self._last = (time.monotonic(), 0, 0.0)
+        self._since = since
         self._began = (time.monotonic(), since)
         self._said = 0.0
 
     def start(self, tokens: int) -> None:
         """The first step begins now."""
-        self._last = (time.monotonic(), tokens, self._last[2])
-        self._began = (time.monotonic(), self._last[2])
+        self._last = (time.monotonic(), tokens, 0.0)
+        self._began = (time.monotonic(), self._since)
 
-    def write(self, step: int, values: Mapping[str, float], tokens: int, rate: Callable[[float], float] | None) -> None:
-        """One line; with a loss, also the speed since the last one. `tokens` are those predicted since the training's start."""
+    def write(self, step: int, values: Mapping[str, float], tokens: int, needed: float | None) -> None:
+        """One line; with a loss, also the speed since the last one. `tokens` are those predicted since the training's start;
+        `needed` are the seconds that all since `start` would have taken at the full rate of the devices, if that is known."""
         if self.file is None:
             return
         line: dict[str, Any] = {"step": step, **{name: _short(value) for name, value in values.items()}}
         now = time.monotonic()
         if "loss" in values:
-            then, before, _ = self._last
+            then, before, needed_before = self._last
             speed = (tokens - before) / max(now - then, 1e-9)
             line |= {"tokens": tokens, "tokens_per_second": _short(speed)}
-            if rate is not None:
-                line["mfu"] = _short(rate(speed))
-            self._last = (now, tokens, step)
+            if needed is not None:
+                line["mfu"] = _short((needed - needed_before) / max(now - then, 1e-9))
+            self._last = (now, tokens, needed or 0.0)
         with self.file.open("a", encoding="utf-8") as handle:
             handle.write(json.dumps(line) + "\n")
         self._tell(line, now)

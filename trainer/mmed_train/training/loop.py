@@ -19,10 +19,10 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 from mmed_train.corpus.mixing import IGNORED
 from mmed_train.training import harness
 from mmed_train.training.card import write_card
-from mmed_train.training.logs import Log, mfu_of
+from mmed_train.training.logs import Log, flops_of, rate_of
 from mmed_train.training.model import assert_master_weights, check_isolation, computes_all_logits, head_sees, old_names, quiet
 from mmed_train.training.recipe import Recipe, differences
-from mmed_train.training.rows import Row, collate
+from mmed_train.training.rows import Even, Row, collate
 from mmed_train.training.saving import BESIDE, PREFIX, Saved, find_saved, finish, publish, rotate, told, write_json
 from mmedeval import BackendError, MmedevalError, StoreError, UsageError, digest
 from mmedeval.text import first_line
@@ -79,12 +79,14 @@ def arguments(recipe: Recipe, steps: Steps) -> TrainingArguments:
 
 def _arguments(recipe: Recipe, steps: Steps) -> TrainingArguments:
     told, model = recipe.train, recipe.model
-    warmup = told.warmup if told.warmup >= 1 else math.ceil(told.warmup * steps.total)
+    # At least one step has the whole rate, and a decay begins where the warm-up is over.
+    warmup = int(told.warmup) if told.warmup >= 1 else min(math.ceil(told.warmup * steps.total), steps.total - 1)
+    decay = max(1, min(round(told.decay * steps.total), steps.total - warmup))
     schedules: Mapping[str, tuple[str, Mapping[str, Any]]] = {
         "cosine": ("cosine_with_min_lr", {"min_lr_rate": told.min_lr}),
         "wsd": (
             "warmup_stable_decay",
-            {"num_decay_steps": max(1, round(told.decay * steps.total)), "min_lr_ratio": told.min_lr, "decay_type": "1-sqrt"},
+            {"num_decay_steps": decay, "min_lr_ratio": told.min_lr, "decay_type": "1-sqrt"},
         ),
         "linear": ("linear", {}),
         "constant": ("constant_with_warmup", {}),
@@ -100,7 +102,7 @@ def _arguments(recipe: Recipe, steps: Steps) -> TrainingArguments:
         learning_rate=told.lr,
         lr_scheduler_type=schedule,
         lr_scheduler_kwargs=dict(settings),
-        warmup_steps=int(warmup),
+        warmup_steps=warmup,
         optim=told.optimizer,
         weight_decay=told.weight_decay,
         adam_beta1=told.beta1,
@@ -174,7 +176,8 @@ def train(job: Job, *, resume: bool, say: Callable[[str], None]) -> Path:
         )
     if job.isolated:
         job.model.to(told_arguments.device)
-        check_isolation(job.model, rows=min(2, recipe.train.batch), way_out=job.way_out)
+        with torch.autocast(told_arguments.device.type, torch.bfloat16, enabled=uses_bf16(recipe)):
+            check_isolation(job.model, rows=min(2, recipe.train.batch), way_out=job.way_out)
     if first_process():
         recipe.output.mkdir(parents=True, exist_ok=True)
         for beside in recipe.output.glob(f"{BESIDE}*"):
@@ -234,23 +237,29 @@ class _Trainer(Trainer):
         self.job, self.steps, self.log_to = job, steps, log
         self.tokens = 0
         """Tokens predicted so far, over all processes."""
+        self.flops = 0.0
+        """What they took, with all that was read, but what is only padding."""
         self.best: float | None = None
         self.best_step = 0
         self.looks = 0
         """How often was looked since the best one."""
         self.stopped = False
         self._target = job.recipe.output
+        recipe = job.recipe
         super().__init__(
             model=job.model,
             args=told_arguments,
-            train_dataset=job.rows,
+            train_dataset=Even(job.rows, recipe.train.batch * processes()) if processes() > 1 else job.rows,
             data_collator=collate,
             processing_class=job.tokenizer,
             callbacks=[_Flow(self)],
         )
         # What it would print is told by the log.
         self.remove_callback(PrinterCallback)
-        self._rate = mfu_of(job.model, self.args.device, getattr(job.rows, "window", None))
+        # The loss is divided by all tokens of a step here, whatever the model would make of their number.
+        self.model_accepts_loss_kwargs = True
+        self._rate = rate_of(self.args.device)
+        self._count = None if self._rate is None else flops_of(job.model)
 
     # --- loss ---
 
@@ -286,12 +295,20 @@ class _Trainer(Trainer):
 
     def _get_num_items_in_batch(self, batch_samples: list[Any], device: torch.device) -> torch.Tensor:
         """The tokens that a step predicts, over all its passes and processes."""
-        count = sum((batch["shift_labels"] != IGNORED).sum() for batch in batch_samples)
-        total = torch.as_tensor(count, device=device)
+        counts = torch.zeros(2, dtype=torch.float64)
+        for batch in batch_samples:
+            predicted = int((batch["shift_labels"] != IGNORED).sum())
+            counts[0] += predicted
+            if self._count is not None:
+                read, length = int(batch["lengths"].sum()), batch["input_ids"].shape[1]
+                logits = batch["input_ids"].numel() if computes_all_logits(self.job.recipe) else predicted
+                counts[1] += self._count(read=read, logits=logits, length=length)
         if self.args.world_size > 1:
-            total = self.accelerator.gather(total).sum()
+            counts = self.accelerator.gather(counts.to(device)[None]).sum(0).cpu()
+        total, flops = counts.tolist()
         self.tokens += int(total)
-        return total
+        self.flops += flops
+        return torch.tensor(int(total), device=device)
 
     # --- looks on the way ---
 
@@ -303,11 +320,15 @@ class _Trainer(Trainer):
             found |= self._validation()
         if recipe.eval.tasks and self.is_world_process_zero():
             with self.compute_loss_context_manager():
+                folder = recipe.output / "eval" / f"step-{step}"
+                if folder.exists():
+                    # Of a training that came here before it was cut off, and of settings that may be others now.
+                    shutil.rmtree(folder)
                 record = harness.evaluate(
                     self.accelerator.unwrap_model(self.model),
                     self.job.tokenizer,
                     harness.plan_of(recipe),
-                    recipe.output / "eval" / f"step-{step}",
+                    folder,
                     name=f"{recipe.output.name}-step-{step}",
                     identity=digest([recipe.as_json(), self.job.data]),
                 )
@@ -364,7 +385,10 @@ class _Trainer(Trainer):
         if self.is_world_process_zero():
             told_step = self.state.global_step
             self.log_to.write(
-                told_step, {name: value for name, value in logs.items() if name != "epoch"}, self.tokens, self._rate
+                told_step,
+                {name: value for name, value in logs.items() if name != "epoch"},
+                self.tokens,
+                None if self._rate is None else self.flops / (self._rate * self.args.world_size),
             )
 
     def _finite(self, *values: float) -> None:

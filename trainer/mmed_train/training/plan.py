@@ -22,7 +22,7 @@ import torch
 from mmed_train.settings import read_toml
 from mmed_train.training.fit import GIB, Memory, Target, weigh
 from mmed_train.training.jobs import obstacles, read_job
-from mmed_train.training.logs import card_rate, flops_per_token
+from mmed_train.training.logs import card_rate, flops_of
 from mmed_train.training.loop import Job, Steps, arguments, count_steps
 from mmed_train.training.memory import FLOAT32, Batch, Footprint
 from mmed_train.training.model import computes_all_logits, find_base, load_whole, parameters_of, quiet, sentence
@@ -372,24 +372,16 @@ def _time(job: Job, recipe: Recipe, data: Data, squares: float, target: Target, 
 
 
 def count_flops(model: Any, recipe: Recipe, data: Data, squares: float) -> float:
-    """Of all passes: 6 per token and parameter of a matrix, but 4 for a frozen one, which is given no gradient, and 2 more where
-    its layer is computed again; attention as in `flops_per_token`. The head sees only the tokens whose logits are wanted."""
-    config = model.config.get_text_config()
-    head = model.get_output_embeddings().weight
-    tables = {id(head), id(model.get_input_embeddings().weight)}
-    layers = {id(each): each for each in model.parameters() if id(each) not in tables}.values()
-    trained = sum(each.numel() for each in layers if each.requires_grad)
-    frozen = sum(each.numel() for each in layers) - trained
-    heads = config.num_attention_heads
-    width = heads * (getattr(config, "head_dim", None) or config.hidden_size // heads)
-    shape = {"layers": config.num_hidden_layers, "width": width}
-    attention = flops_per_token(0, length=1, **shape) * squares
-    each_token: float = flops_per_token(trained, length=0, **shape) + 4 * frozen + attention
-    if recipe.model.gradient_checkpointing:
-        each_token += 2 * (trained + frozen) + attention / 3
-    seen = data.computed if data.predicted is None or computes_all_logits(recipe) else data.predicted
-    logits: float = seen * head.numel() * (6 if head.requires_grad else 4)
-    return data.computed * each_token + logits
+    """Of all passes, as `flops_of` counts them, and the forward pass of the layers once more where it is computed again."""
+    logits = data.computed if data.predicted is None or computes_all_logits(recipe) else data.predicted
+    count = flops_of(model)
+    flops: float = count(read=data.computed, logits=logits, length=squares)
+    if not recipe.model.gradient_checkpointing:
+        return flops
+    tables = {id(model.get_output_embeddings().weight), id(model.get_input_embeddings().weight)}
+    layers = sum(each.numel() for each in {id(each): each for each in model.parameters() if id(each) not in tables}.values())
+    attention = count(read=1, logits=0, length=squares) - count(read=1, logits=0, length=0)
+    return flops + data.computed * float(2 * layers + attention / 3)
 
 
 def product_rate(dtype: torch.dtype, *, size: int = 1024, seconds: float = 0.5) -> float:

@@ -256,12 +256,35 @@ class ItemRows:
         }
 
 
+class Even:
+    """Rows, and behind them as many of which nothing is learnt as make all of them a multiple of `size`.
+
+    Several processes go step by step together; without these, rows of the beginning would be read a second time.
+    """
+
+    def __init__(self, rows: Any, size: int) -> None:
+        self.rows, self.size = rows, size
+
+    def __len__(self) -> int:
+        return -(-len(self.rows) // self.size) * self.size
+
+    def __getitem__(self, index: int) -> Row:
+        import torch
+
+        if index < len(self.rows):
+            row: Row = self.rows[index]
+            return row
+        one = torch.zeros(1, dtype=torch.int64)
+        return {"input_ids": one, "position_ids": one, "shift_labels": torch.full((1,), IGNORED)}
+
+
 def collate(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Rows side by side, padded behind to the longest. No token sees what stands behind it, and padding is not predicted."""
+    """Rows side by side, padded behind to the longest, and their `lengths`. No token sees what stands behind it, and padding is
+    not predicted."""
     import torch
 
     longest = max(len(row["input_ids"]) for row in rows)
-    batch: dict[str, Any] = {}
+    batch: dict[str, Any] = {"lengths": torch.tensor([len(row["input_ids"]) for row in rows])}
     for name, fill in (("input_ids", 0), ("shift_labels", IGNORED)):
         batch[name] = torch.stack([torch.nn.functional.pad(row[name], (0, longest - len(row[name])), value=fill) for row in rows])
     # Positions go on: a row of one item then needs no mask but the causal one, which is the fastest.

@@ -17,13 +17,13 @@ from typing import Any
 import pytest
 import torch
 from torch._inductor.exc import InvalidCxxCompiler
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, LlamaForCausalLM, get_scheduler
 
 from mmed_train.corpus.shards import open_shards
 from mmed_train.training import loop
 from mmed_train.training.card import write_card
 from mmed_train.training.jobs import prepare
-from mmed_train.training.loop import TrainingStopped, train
+from mmed_train.training.loop import Steps, TrainingStopped, arguments, train
 from mmed_train.training.recipe import Recipe
 from mmed_train.training.saving import MARK
 from mmedeval.errors import BackendError, StoreError, UsageError
@@ -76,6 +76,66 @@ def test_passes_that_are_accumulated_are_as_good_as_a_larger_batch(
     trained(one)
     trained(four)
     assert losses(one.output) == pytest.approx(losses(four.output), abs=2e-5)
+
+
+def test_the_loss_is_a_mean_over_tokens_whatever_a_model_says_of_its_own_loss(
+    recipe: Make, trained: Run, losses: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Trainer divides once more by the passes where a model's class does not take their number."""
+    sizes: dict[str, Any] = {"train": {"batch": 1, "accumulate": 4, "steps": 3, "save_every": None}}
+    usual, other = recipe(output="usual", **sizes), recipe(output="other", **sizes)
+    trained(usual)
+    monkeypatch.setattr(LlamaForCausalLM, "accepts_loss_kwargs", False, raising=False)
+    trained(other)
+    assert losses(other.output) == losses(usual.output)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "wsd"])
+@pytest.mark.parametrize("steps", [1, 2, 5, 40])
+def test_every_schedule_reaches_its_rate_and_falls_from_there(schedule: str, steps: int, recipe: Make) -> None:
+    told = recipe(train={"schedule": schedule, "warmup": 0.3, "decay": 0.9, "steps": steps, "min_lr": 0.1})
+    settings = arguments(told, Steps(total=steps, epochs=frozenset()))
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    scheduler = get_scheduler(
+        settings.lr_scheduler_type,
+        optimizer,
+        settings.warmup_steps,
+        steps,
+        scheduler_specific_kwargs=settings.lr_scheduler_kwargs,
+    )
+    rates = []
+    for _ in range(steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    top = rates.index(1.0)
+    assert rates[: top + 1] == sorted(rates[: top + 1])
+    assert rates[top:] == sorted(rates[top:], reverse=True)
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
+
+
+def test_the_self_test_computes_in_the_type_of_the_training(recipe: Make, trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some attention kernels know no other type than bfloat16."""
+    found = []
+
+    def look(model: Any, **_: Any) -> None:
+        found.append(torch.is_autocast_enabled("cpu"))
+
+    monkeypatch.setattr(loop, "check_isolation", look)
+    trained(recipe(output="half", model={"precision": "bf16"}, train={"steps": 1, "save_every": None}))
+    trained(recipe(output="whole", model={"precision": "fp32"}, train={"steps": 1, "save_every": None}))
+    assert found == [True, False]
+
+
+def test_what_was_looked_at_before_a_training_was_cut_off_is_looked_at_anew(recipe: Make, trained: Run) -> None:
+    """Under the settings of now, which may be others than those of the run that lies there."""
+    looks: dict[str, Any] = {"tasks": ["mmedbench_mini_en"], "every": 2}
+    trained(recipe(train={"steps": 4, "save_every": 2}, eval={**looks, "limit": 2}))
+    again = recipe(train={"steps": 4, "save_every": 2}, eval={**looks, "limit": 3})
+    (again.output / "checkpoint-4" / MARK).unlink()
+    trained(again, resume=True)
+    asked = {path.name: len((path / "samples.jsonl").read_text().splitlines()) for path in (again.output / "eval").iterdir()}
+    assert asked == {"step-0": 2, "step-2": 2, "step-4": 3}
 
 
 @pytest.mark.parametrize("way", ["liger-less plain path", "gradient checkpointing"])

@@ -157,6 +157,7 @@ def test_rows_are_padded_behind_to_the_longest_and_padding_is_not_predicted() ->
     rows = ItemRows(told, lay_out([len(item) for item in told], batching="plain", longest=64, batch=3, epochs=1, seed=0))
     batch = collate([rows[i] for i in range(3)])
     longest = max(len(item) for item in told)
+    assert batch.pop("lengths").tolist() == [len(rows[i]["input_ids"]) for i in range(3)]
     assert {name: tuple(value.shape) for name, value in batch.items()} == dict.fromkeys(batch, (3, longest))
     for number in range(3):
         length = len(rows[number]["input_ids"])
