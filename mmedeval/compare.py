@@ -9,8 +9,19 @@ from typing import Any, Literal
 from mmedeval.aggregate import AVERAGE
 from mmedeval.errors import UsageError
 from mmedeval.outcomes import FAILED, RIGHT, UNREAD, UNSCORED, WRONG, Outcomes, questions_digest
-from mmedeval.paired import CLUSTER_DRAWS, Changes, Counts, cohens_g, holm, interval, smallest_drop, two_sided
-from mmedeval.stats import bootstrap_clustered, bootstrap_mean
+from mmedeval.paired import (
+    CLUSTER_DRAWS,
+    Changes,
+    Counts,
+    cohens_g,
+    holm,
+    interval,
+    quantile,
+    resampled_means,
+    smallest_drop,
+    two_sided,
+)
+from mmedeval.stats import bootstrap_clustered
 from mmedeval.types import join_letters
 
 READ = frozenset({RIGHT, WRONG})
@@ -405,10 +416,12 @@ def _metric_rows(base: Outcomes, new: Outcomes, pairs: Sequence[Pairs], notes: l
         for members in groups_of(pairs):
             scored = [_scored(base, new, each, metric) for each in members]
             having = [each for each in scored if each.base]
-            rows += [_metric_row(metric, [each], scale) for each in having]
+            # The average is made of the same draws as its parts.
+            draws = [resampled_means(each.differences, seed) for seed, each in enumerate(having)]
+            rows += [_metric_row(metric, [each], [own], scale) for each, own in zip(having, draws, strict=True)]
             # As of accuracies: a mean over fewer languages is another figure.
             if len(members) > 1 and len(having) == len(members):
-                rows.append(_metric_row(metric, having, scale))
+                rows.append(_metric_row(metric, having, draws, scale))
     return rows
 
 
@@ -426,13 +439,14 @@ def _scored(base: Outcomes, new: Outcomes, pairs: Pairs, metric: str) -> _Scored
     return scored
 
 
-def _metric_row(metric: str, members: Sequence[_Scored], scale: float) -> MetricRow:
+def _metric_row(metric: str, members: Sequence[_Scored], draws: Sequence[Sequence[float]], scale: float) -> MetricRow:
     strata = [each.differences for each in members]
     low = high = None
     if any(len({*stratum}) > 1 for stratum in strata):
-        parallel = _parallel(members)
-        if len(members) == 1 or parallel is None:
-            low, high = bootstrap_mean(strata)
+        parallel = _parallel(members) if len(members) > 1 else None
+        if parallel is None:
+            means = sorted(sum(column) / len(column) for column in zip(*draws, strict=True))
+            low, high = quantile(means, 0.025), quantile(means, 0.975)
         else:
             low, high = bootstrap_clustered(parallel, draws=CLUSTER_DRAWS)
     base, new = _mean([_mean(each.base) for each in members]), _mean([_mean(each.new) for each in members])

@@ -26,9 +26,10 @@ def print_baseline(run: Outcomes, file: Path) -> None:
 
 def print_comparison(comparison: Comparison, *, items: bool) -> None:
     console = make_console()
-    console.print(plain(f"base: {comparison.base}\nnew:  {comparison.new}"), style="bold")
+    console.print(plain(_line(f"base: {comparison.base}")), style="bold")
+    console.print(plain(_line(f"new:  {comparison.new}")), style="bold")
     for difference in comparison.forced:
-        console.print(plain(f"not comparable, and forced: {difference}"), style="yellow")
+        console.print(plain(_line(f"not comparable, and forced: {difference}")), style="yellow")
     _print_grids(verdict_tables.comparison_grids(comparison))
     _print_notes(verdict_tables.comparison_notes(comparison))
     if items:
@@ -44,16 +45,16 @@ def _print_item(item: Item) -> None:
     console = make_console()
     style = "green" if item.change == "gained" else "red"
     right = "" if item.answer is None else f", right is {item.answer}"
-    console.print(plain(f"{item.task}/{item.id}  {item.change}"), style=style)
-    console.print(plain(f"  base {item.base}, new {item.new}{right}"))
+    console.print(plain(_line(f"{item.task}/{item.id} {item.change}")), style=style)
+    console.print(plain(_line(f"base {item.base}, new {item.new}{right}")))
     if item.question is not None:
-        console.print(plain(f"  {' '.join(item.question.split())}"), style="dim", soft_wrap=True)
+        console.print(plain(_line(f"asked: {item.question}")), style="dim", soft_wrap=True)
 
 
 def print_verdict(verdict: Verdict) -> None:
     _print_grids(verdict_tables.verdict_grids(verdict))
     _print_notes(verdict_tables.verdict_notes(verdict))
-    make_console().print(plain(verdict.sentence), style=f"bold {COLOURS[verdict.answer]}")
+    make_console().print(plain(_line(verdict.sentence)), style=f"bold {COLOURS[verdict.answer]}")
 
 
 def print_trend(trend: Trend) -> None:
@@ -81,4 +82,9 @@ def _print_grids(grids: Sequence[Grid]) -> None:
 def _print_notes(notes: Sequence[str]) -> None:
     console = make_console()
     for note in notes:
-        console.print(plain(note), style="dim")
+        console.print(plain(_line(note)), style="dim")
+
+
+def _line(text: str) -> str:
+    """A line that begins with words of ours: one that began with `::` would be a command to a runner of GitHub."""
+    return " ".join(text.split())
