@@ -89,6 +89,7 @@ class Log:
         self._since = since
         self._began = (time.monotonic(), since)
         self._said = 0.0
+        self._drawn = time.monotonic()
 
     def start(self, tokens: int) -> None:
         """The first step begins now."""
@@ -136,10 +137,11 @@ class Log:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
-    def draw(self) -> None:
-        """The picture of the loss so far."""
-        if self.file is not None:
+    def draw(self, *, every: float = 0.0) -> None:
+        """The picture of the loss so far, at most once in so many seconds."""
+        if self.file is not None and time.monotonic() - self._drawn >= every:
             draw_loss(self.file, self.file.with_name(PICTURE))
+            self._drawn = time.monotonic()
 
     def __enter__(self) -> Self:
         return self

@@ -30,6 +30,8 @@ from mmedeval.text import first_line
 RECIPE, DATA, PROGRESS = "recipe.json", "data.json", "progress.json"
 # Waiting for the one process that evaluates is no hang.
 PATIENCE_SECONDS = 6 * 3600
+# While it goes on, the picture of the loss is drawn at most so often.
+PICTURE_SECONDS = 60.0
 
 
 class TrainingStopped(Exception):
@@ -187,6 +189,8 @@ def train(job: Job, *, resume: bool, say: Callable[[str], None]) -> Path:
         trainer = _Trainer(job, steps, told_arguments, log)
         with _on_signals(trainer), old_names(), quiet(), _sentences(trainer):
             trainer.train(resume_from_checkpoint=None if saved is None else str(saved.path))
+        with told(recipe.output):
+            log.draw()
         if trainer.stopped:
             raise TrainingStopped(
                 f"stopped after step {trainer.state.global_step} of {steps.total}; --resume goes on from there ({recipe.output})"
@@ -435,7 +439,7 @@ class _Trainer(Trainer):
                     rotate(recipe.output, recipe.train.keep)
                     if self.best_step == step and recipe.eval.best != "none":
                         publish(path, recipe.output / "best")
-                    self.log_to.draw()
+                    self.log_to.draw(every=PICTURE_SECONDS)
             except RuntimeError as error:
                 # What torch and safetensors make of a full disk.
                 raise StoreError(

@@ -50,6 +50,15 @@ def test_the_picture_of_the_loss_has_all_curves(tmp_path: Path) -> None:
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_the_picture_is_drawn_again_only_after_so_many_seconds(tmp_path: Path) -> None:
+    with Log(tmp_path, total=4, since=0, say=lambda _: None) as log:
+        log.write(1, {"loss": 2.5}, 1000, None)
+        log.draw(every=3600)
+        assert not (tmp_path / "loss.png").exists()
+        log.draw()
+        assert (tmp_path / "loss.png").exists()
+
+
 @pytest.mark.parametrize(
     ("name", "rate"),
     [("NVIDIA H100 80GB HBM3", 989e12), ("NVIDIA H100 PCIe", 756e12), ("NVIDIA A100-SXM4-80GB", 312e12), ("Some GPU", None)],
