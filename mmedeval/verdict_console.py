@@ -27,7 +27,7 @@ def print_baseline(run: Outcomes, file: Path) -> None:
 def print_comparison(comparison: Comparison, *, items: bool) -> None:
     console = make_console()
     console.print(plain(_line(f"base: {comparison.base}")), style="bold")
-    console.print(plain(_line(f"new:  {comparison.new}")), style="bold")
+    console.print(plain(_line(f"new: {comparison.new}")), style="bold")
     for difference in comparison.forced:
         console.print(plain(_line(f"not comparable, and forced: {difference}")), style="yellow")
     _print_grids(verdict_tables.comparison_grids(comparison))

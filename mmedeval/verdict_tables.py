@@ -266,7 +266,7 @@ def trend_notes(trend: Trend) -> list[str]:
             point = series.points[series.first_drop]
             before = next(each for each in series.points if each.name == point.best_before)
             notes.append(
-                f"{title}first drop: {_called(point.name, point.step)}, {signed(point.drop or 0.0)} points below "
+                f"{title}first drop: {_called(point.name, point.step)}, {points(point.drop or 0.0)} points below "
                 f"{_called(before.name, before.step)} (p {p_value(point.p or 0.0)})"
             )
     order = "the steps in their names" if trend.order == "step" else "the order given; their names tell no step for all"
