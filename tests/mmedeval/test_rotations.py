@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import random
+import signal
 import statistics
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -262,6 +266,37 @@ def test_a_stopped_run_goes_on_with_the_orders_that_are_missing(tmp_path: Path, 
     assert record.data["rotations"] == expected.data["rotations"]
     for name in ("samples.jsonl", ROTATIONS):
         assert (path / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
+def test_a_killed_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Killed in the middle of the other orders, with the first half of a line written."""
+    script = f"""
+import os, signal, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import test_rotations as ours
+class Killed:
+    seen = 0
+def score(request):
+    Killed.seen += 1
+    if Killed.seen == 12:
+        with open("run/rotations.jsonl", "a") as file:
+            file.write('{{"task": "sta')
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+    return ours.prefer(ours.knows_the_text)(request)
+ours.run(ours.PLAN, ours.offer(ours.ScriptedBackend(score=score)), ours.Path("run"))
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    expected, whole = run(PLAN, offer(ScriptedBackend(score=prefer(knows_the_text))), tmp_path / "whole")
+    rest = ScriptedBackend(score=prefer(knows_the_text))
+    record, path = run(PLAN, offer(rest), tmp_path / "run")
+    assert len(rest.asked) == 24 - 11
+    assert record.data["process"]["torn_lines"] == 1
+    assert record.data["rotations"] == expected.data["rotations"]
+    for name in ("samples.jsonl", ROTATIONS):
+        assert (path / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_another_number_of_orders_is_another_run(tmp_path: Path) -> None:
