@@ -86,7 +86,7 @@ def make_run(data: Path, out: Path, seed: int) -> Path:
         if generator.random() < 0.3:
             item["prediction"] = item["answer"]
         item["output"], item["finish_reason"] = text(generator, 900), "stop"
-        item["scores"] |= {metric: generator.uniform(0, 100) for metric in METRICS}
+        item["scores"] |= {metric: generator.random() for metric in METRICS}
         lines.append(json.dumps(item))
     (path / "samples.jsonl").write_text("\n".join(lines) + "\n")
     # Random models of all seeds are the same model; these are to stand for different ones.
