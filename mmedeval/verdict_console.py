@@ -49,6 +49,7 @@ def _print_item(item: Item) -> None:
     console.print(plain(_line(f"base {item.base}, new {item.new}{right}")))
     if item.question is not None:
         console.print(plain(_line(f"asked: {item.question}")), style="dim", soft_wrap=True)
+    console.print()
 
 
 def print_verdict(verdict: Verdict) -> None:

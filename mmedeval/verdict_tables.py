@@ -177,7 +177,7 @@ def verdict_grids(verdict: Verdict) -> list[Grid]:
             )
         )
     if verdict.minimums:
-        languages = [check.language for check in verdict.minimums]
+        languages = [*{check.task: check.language for check in verdict.minimums}.values()]
         rows = []
         for check in verdict.minimums:
             factor = 100 if check.scale == 1 else 1

@@ -19,7 +19,7 @@ from mmedeval.errors import UsageError
 @click.option("--config", type=click.Path(path_type=Path), metavar="FILE", help="TOML file with the options below; options win.")
 @click.option("--max-drop", type=float, metavar="POINTS", help="A drop that is no larger never fails (default: 1.0).")
 @click.option("--detect", type=float, metavar="POINTS", help="It holds only where so large a drop is excluded (default: 5.0).")
-@click.option("--confidence", type=float, metavar="C", help="Of both (default: 0.95).")
+@click.option("--confidence", type=float, metavar="C", help="How sure both must be (default: 0.95).")
 @click.option(
     "--min", "minimum", multiple=True, metavar="METRIC=VALUE", help="The least value, as in accuracy=0.6; may be repeated."
 )

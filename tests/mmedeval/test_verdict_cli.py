@@ -210,6 +210,13 @@ def test_a_gate_writes_junit_and_markdown_and_tells_github(monkeypatch: pytest.M
     assert Path("summary.md").read_text() == "before\n" + Path("g.md").read_text()
 
 
+def test_least_values_of_several_metrics_are_shown_by_language() -> None:
+    out = call("gate", "--run", "random", "--min", "accuracy=0", "--min", "accuracy_strict=0", "--per-language").stdout
+    assert [line.split()[:2] for line in out.splitlines() if line.startswith("accuracy")][:6] == [
+        [metric, language] for metric in ("accuracy", "accuracy_strict") for language in ("English", "Japanese", "average")
+    ]
+
+
 def test_json_and_annotations_do_not_mix() -> None:
     result = call("gate", "--baseline", "longest", "--run", "random", "--json", "--github")
     json.loads(result.stdout)
