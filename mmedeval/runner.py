@@ -18,12 +18,10 @@ from mmedeval import __version__
 from mmedeval.aggregate import TaskScores, aggregate_all, cross_lingual_consistency, figures_as_json
 from mmedeval.backend import Backend
 from mmedeval.catalog import Catalog, Metric
-from mmedeval.compare import refuse
 from mmedeval.determinism import checked, compare
 from mmedeval.environment import environment
 from mmedeval.errors import BackendError, PluginError, StoreError, UsageError
-from mmedeval.gate import Rules
-from mmedeval.outcomes import Outcomes, TaskOutcomes, read_outcomes
+from mmedeval.outcomes import TaskOutcomes
 from mmedeval.prompts import (
     CHAT_MAX_TOKENS,
     LOGLIKELIHOOD_PROTOCOLS,
@@ -34,7 +32,7 @@ from mmedeval.prompts import (
     plain_chat,
 )
 from mmedeval.rotations import rotated, rotation_amounts, rotation_summary
-from mmedeval.sequential import StopRule, stop_sentence
+from mmedeval.sequential import StopRule, make_stop_rule, stop_sentence
 from mmedeval.specs import ProtocolName, TaskOptions, TaskSpec
 from mmedeval.store import FORMAT, RunFolder, read_record, read_rotations, read_samples, record_from_json, rewrite
 from mmedeval.types import (
@@ -100,6 +98,19 @@ class PreparedTask:
             requests=requests,
             data_digest=_data_digest(samples),
             prompts_digest=_prompts_digest(requests),
+        )
+
+    def outcomes(self) -> TaskOutcomes:
+        """The task as it is compared with that of another run, before anything is answered."""
+        return TaskOutcomes(
+            language=self.spec.language,
+            group=self.spec.group,
+            data=self.data_digest,
+            questions=_data_digest(self.samples),
+            prompts=self.prompts_digest,
+            ids=[sample.id for sample in self.samples],
+            outcomes="",
+            parallel=[sample.meta.get("parallel") for sample in self.samples],
         )
 
 
@@ -228,7 +239,7 @@ def prepare(plan: RunPlan, catalog: Catalog, backend: Backend) -> Prepared:
         identity["rotations"] = {"orders": plan.rotations, "prompts": prompts}
     stop_rule = None
     if plan.stop_early is not None:
-        stop_rule = _stop_rule(plan, protocol, tasks, identity["sampling"])
+        stop_rule = make_stop_rule(plan, protocol, identity["sampling"], {task.spec.name: task.outcomes() for task in tasks})
         identity["stop_early"] = stop_rule.identity()
     return Prepared(
         plan=plan,
@@ -241,49 +252,6 @@ def prepare(plan: RunPlan, catalog: Catalog, backend: Backend) -> Prepared:
         identity=identity,
         stop_rule=stop_rule,
     )
-
-
-def _stop_rule(
-    plan: RunPlan, protocol: ProtocolName, tasks: Sequence[PreparedTask], sampling: Mapping[str, Any] | None
-) -> StopRule:
-    """The rule of `--stop-early`. Raises `UsageError` where the baseline did not answer exactly what is to be asked."""
-    wanted = plan.stop_early
-    assert wanted is not None
-    rules = Rules(max_drop=wanted.max_drop, detect=wanted.detect, confidence=wanted.confidence)
-    if plan.rotations is not None:
-        raise UsageError("--stop-early asks as little as it can, --rotations everything several times; leave one of them out")
-    if plan.model_args.get("batch") == "true":
-        raise UsageError("--stop-early looks at answers as they come, and --batch waits up to a day for each part; leave one out")
-    (base,) = read_outcomes([wanted.baseline])
-    planned = Outcomes(
-        name="this run",
-        path=wanted.baseline,
-        model=plan.model,
-        protocol=protocol,
-        shots=plan.shots,
-        sampling=sampling,
-        metric_args=base.metric_args,
-        fingerprint="",
-        made="",
-        tasks={
-            task.spec.name: TaskOutcomes(
-                language=task.spec.language,
-                group=task.spec.group,
-                data=task.data_digest,
-                questions=_data_digest(task.samples),
-                prompts=task.prompts_digest,
-                ids=[sample.id for sample in task.samples],
-                outcomes="",
-            )
-            for task in tasks
-        },
-        figures=(),
-    )
-    # A baseline may hold more tasks than are looked at here.
-    base = dataclasses.replace(base, tasks={name: about for name, about in base.tasks.items() if name in planned.tasks})
-    refuse(base, planned, hint="ask as the baseline was asked, or name another one with --baseline")
-    keys = [(task.spec.name, sample.id) for task in tasks for sample in task.samples]
-    return StopRule.against(base, keys, rules, plan.seed)
 
 
 def choose_protocol(plan: RunPlan, backend: Backend) -> tuple[ProtocolName, str]:

@@ -22,10 +22,9 @@ from mmedeval.compare import compare
 from mmedeval.gate import Rules
 from mmedeval.host import make_host
 from mmedeval.outcomes import read_outcomes, write_baseline
-from mmedeval.paired import Counts
 from mmedeval.runner import RunStopped, rescore, run
 from mmedeval.runs import read_runs
-from mmedeval.sequential import answer, bounds, evidence, looks, order, stop_sentence
+from mmedeval.sequential import Changes, answer, bounds, evidence, looks, order, stop_sentence
 from mmedeval.store import read_record, read_samples
 from mmedeval.testing import ScriptedBackend, StaticTask, make_sample, prefer
 from mmedeval.types import Failure, LoglikelihoodRequest, Loglikelihoods, RunPlan, StopEarly
@@ -36,7 +35,12 @@ ITEMS = 1273
 # --- the test itself ---
 
 
-def wealth(differences: Sequence[int], mean: float, stakes: Sequence[float]) -> float:
+def of(n: int, gained: int, lost: int) -> Changes:
+    """So many of `n` questions gained and lost."""
+    return {1.0: gained, 0.0: n - gained - lost, -1.0: lost}
+
+
+def wealth(differences: Sequence[float], mean: float, stakes: Sequence[float]) -> float:
     """The gamblers' wealth bet by bet, written down apart from the counts: each stakes a part of it on every difference."""
     purses = [1 / len(stakes)] * len(stakes)
     for difference in differences:
@@ -48,7 +52,7 @@ def wealth(differences: Sequence[int], mean: float, stakes: Sequence[float]) -> 
 @pytest.mark.parametrize("mean", [-0.5, -0.01, 0.0, 0.3])
 def test_the_evidence_of_counts_is_the_wealth_of_gamblers_who_bet_item_by_item(mean: float) -> None:
     differences = random.Random(1).choices([-1, 0, 1], [1, 5, 3], k=200)
-    counts = Counts(n=200, gained=differences.count(1), lost=differences.count(-1))
+    counts = of(n=200, gained=differences.count(1), lost=differences.count(-1))
     stakes = (0.95, 0.45, 0.2, 0.09, 0.04, 0.018)
     assert evidence(counts, mean) == pytest.approx(math.log(wealth(differences, mean, stakes)))
 
@@ -56,8 +60,8 @@ def test_the_evidence_of_counts_is_the_wealth_of_gamblers_who_bet_item_by_item(m
 @pytest.mark.parametrize("mean", [-0.9, -0.01, 0.0, 0.2])
 def test_a_game_whose_mean_is_as_claimed_is_fair_and_one_with_a_lower_mean_pays_less(mean: float) -> None:
     """The expected factor of one more item, summed over its outcomes: what makes the evidence a (super)martingale."""
-    before = Counts(n=40, gained=6, lost=4)
-    after = {1: Counts(n=41, gained=7, lost=4), 0: Counts(n=41, gained=6, lost=4), -1: Counts(n=41, gained=6, lost=5)}
+    before = of(n=40, gained=6, lost=4)
+    after = {1: of(n=41, gained=7, lost=4), 0: of(n=41, gained=6, lost=4), -1: of(n=41, gained=6, lost=5)}
     for true_mean in (mean, (mean - 1) / 2):
         for changed in (abs(true_mean), 1.0):
             chances = {1: (changed + true_mean) / 2, -1: (changed - true_mean) / 2, 0: 1 - changed}
@@ -68,13 +72,13 @@ def test_a_game_whose_mean_is_as_claimed_is_fair_and_one_with_a_lower_mean_pays_
                 assert expected == pytest.approx(now)
 
 
-def draws(generator: random.Random, lost: float, gained: float) -> Iterator[Counts]:
+def draws(generator: random.Random, lost: float, gained: float) -> Iterator[Changes]:
     """What is seen at each look of a run of so many items, each of which is lost or gained with these chances."""
     steps = generator.choices((-1, 0, 1), (lost, 1 - lost - gained, gained), k=ITEMS)
     losses = [*itertools.accumulate((step == -1 for step in steps), initial=0)]
     gains = [*itertools.accumulate((step == 1 for step in steps), initial=0)]
     for n in looks(ITEMS):
-        yield Counts(n=n, gained=gains[n], lost=losses[n])
+        yield of(n=n, gained=gains[n], lost=losses[n])
 
 
 def answers(lost: float, gained: float, runs: int, seed: int = 0, **limits: float) -> tuple[list[str], float]:
@@ -84,9 +88,9 @@ def answers(lost: float, gained: float, runs: int, seed: int = 0, **limits: floa
     for _ in range(runs):
         for counts in draws(generator, lost, gained):
             said = answer(counts, rules)
-            if said != "cannot tell" or counts.n == ITEMS:
+            if said != "cannot tell" or sum(counts.values()) == ITEMS:
                 found.append(said)
-                asked += counts.n
+                asked += sum(counts.values())
                 break
     return found, asked / runs
 
@@ -120,9 +124,9 @@ def test_the_answer_is_whether_the_interval_leaves_out_the_limits() -> None:
     for _ in range(300):
         n = generator.randrange(1, 800)
         lost = generator.randrange(0, n + 1) // generator.choice([1, 4, 20])
-        counts = Counts(n=n, lost=lost, gained=generator.randrange(0, n - lost + 1) // generator.choice([1, 4, 20]))
+        counts = of(n=n, lost=lost, gained=generator.randrange(0, n - lost + 1) // generator.choice([1, 4, 20]))
         low, high = bounds(counts, 0.95)
-        assert low <= counts.difference <= high
+        assert low <= (counts[1.0] - counts[-1.0]) / n <= high
         said = answer(counts, rules)
         assert said == ("fails" if high < -0.02 else "holds" if low > -0.06 else "cannot tell")
         seen.add(said)
@@ -305,7 +309,7 @@ def test_a_server_that_is_away_proves_nothing(tmp_path: Path, base: Path) -> Non
 
 def test_where_a_task_was_not_reached_its_group_has_no_average(tmp_path: Path) -> None:
     tasks = (StaticTask(test=SAMPLES), StaticTask(test=[make_sample(7, answer="D")], name="rare"))
-    keys = [("static", sample.id) for sample in SAMPLES] + [("rare", "test-7")]
+    keys = [("static", f"item {sample.id}") for sample in SAMPLES] + [("rare", "item test-7")]
     seed = next(seed for seed in range(20) if keys[-1] not in order(keys, seed)[:50])
     plan = dataclasses.replace(PLAN, tasks=("all",), seed=seed)
     base, base_path = run(plan, offer(model(0.9), *tasks), tmp_path / "base")
@@ -356,6 +360,50 @@ def test_the_rule_is_part_of_what_the_run_is(tmp_path: Path, base: Path) -> None
     ):
         with pytest.raises(StoreError, match="holds another run: stop_early"):
             run(dataclasses.replace(PLAN, stop_early=other), offer(model(0.4)), tmp_path / "run")
+
+
+def parallel_tasks(count: int) -> list[StaticTask]:
+    """The same questions in four languages."""
+    return [
+        StaticTask(
+            test=[make_sample(i, answer="ABCD"[i % 4], language=code, meta={"parallel": i}) for i in range(count)],
+            name=f"shared_{code}",
+            language=code,
+        )
+        for code in ("en", "zh", "ja", "fr")
+    ]
+
+
+def test_a_question_that_several_tasks_ask_is_asked_in_all_of_them_and_counts_once(tmp_path: Path) -> None:
+    """In four languages the same is known or not: 40 items that change together are 10 that change."""
+    tasks = parallel_tasks(100)
+
+    def alike(accuracy: float) -> ScriptedBackend:
+        def choose(request: LoglikelihoodRequest) -> str:
+            number = int(request.id.rpartition("-")[2])
+            return "ABCD"[(number + (random.Random(number).random() > accuracy)) % 4]
+
+        return ScriptedBackend(score=prefer(choose))
+
+    plan = dataclasses.replace(PLAN, tasks=("all",))
+    base = run(plan, offer(alike(0.9), *tasks), tmp_path / "base")[1]
+    plan = dataclasses.replace(plan, stop_early=StopEarly(baseline=base, max_drop=5, detect=6))
+    record, path = run(plan, offer(alike(0.5), *tasks), tmp_path / "run")
+    tested = record.data["sequential"]
+    assert tested["asked"] == 4 * tested["questions"] < 400
+    shared = [{result.sample.id for result in read_samples(path) if result.task == task.name} for task in tasks]
+    assert all(ids == shared[0] for ids in shared)
+    # As many questions in one language alone tell the same.
+    lost = tested["lost"] // 4
+    assert (tested["low"], tested["high"]) == bounds(of(n=tested["questions"], gained=0, lost=lost), 0.95)
+    assert tested["gained"] == 0
+
+
+def test_the_evidence_of_shared_questions_is_that_of_their_means() -> None:
+    changes = {0.25: 3, -0.5: 7, 0.0: 20, -1.0: 2}
+    steps = [change for change, count in changes.items() for _ in range(count)]
+    stakes = (0.95, 0.45, 0.2, 0.09, 0.04, 0.018)
+    assert evidence(changes, -0.05) == pytest.approx(math.log(wealth(steps, -0.05, stakes)))
 
 
 # --- the command ---
