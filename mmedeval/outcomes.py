@@ -20,7 +20,7 @@ RIGHT, WRONG, UNREAD, FAILED, UNSCORED = "1", "0", "u", "f", "-"
 _NO_ANSWER: Mapping[Status, str] = {"unread": UNREAD, "failed": FAILED, "unscored": UNSCORED}
 # What follows from the outcomes themselves.
 _OF_OUTCOMES = frozenset({"accuracy", "accuracy_strict"})
-_DIGITS = 6
+_DIGITS = 4
 _NUMBERED = re.compile(r"(.*?)(0|[1-9]\d{0,14})", re.DOTALL)
 
 
