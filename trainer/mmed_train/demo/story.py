@@ -162,7 +162,8 @@ def tell_story(folder: Path, *, say: Callable[[str], None]) -> list[Change]:
 
     say(f"\n$ mmed-train corpus run {folder}/corpus.toml")
     corpus = read_corpus(folder / "corpus.toml")
-    run_steps(corpus, corpus.steps, stdin=io.BytesIO(), executor="local", workers=2, tell=say)
+    # So little text is done sooner than another process has started.
+    run_steps(corpus, corpus.steps, stdin=io.BytesIO(), executor="local", workers=1, tell=say)
     say(show(read_stats(corpus), as_json=False))
     for kind, name in (("pretrain", "pretrained"), ("finetune", "finetuned")):
         say(f"\n$ mmed-train {kind} {folder}/{kind}.toml")

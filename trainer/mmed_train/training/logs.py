@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -89,6 +90,7 @@ class Log:
         self._since = since
         self._began = (time.monotonic(), since)
         self._said = 0.0
+        self._shown = ""
         self._drawn = time.monotonic()
 
     def start(self, tokens: int) -> None:
@@ -123,19 +125,18 @@ class Log:
             words += [f"MFU {line['mfu']:.0%}"] if "mfu" in line else []
             text = "  ".join([*words, f"left {_clock(left)}"])
             if self.live:
-                sys.stderr.write(f"\r\x1b[K{text}")
-                sys.stderr.flush()
+                # In one line: of a longer one only the last would be written over.
+                self._shown = text[: max(shutil.get_terminal_size().columns - 1, 1)]
+                _over(self._shown)
             elif now - self._said >= PLAIN_LINE_SECONDS or step >= self.total or self._said == 0:
                 self.say(text)
                 self._said = now
         elif looked := {name.removeprefix("eval_"): value for name, value in line.items() if name.startswith("eval_")}:
-            self._end_line()
+            if self._shown:
+                _over("")
             self.say(f"step {step:,}: " + "  ".join(f"{printable(name)} {value:.4g}" for name, value in looked.items()))
-
-    def _end_line(self) -> None:
-        if self.live:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
+            if self._shown:
+                _over(self._shown)
 
     def draw(self, *, every: float = 0.0) -> None:
         """The picture of the loss so far, at most once in so many seconds."""
@@ -147,7 +148,7 @@ class Log:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
-        if self.live:
+        if self._shown:
             sys.stderr.write("\n")
 
 
@@ -183,6 +184,12 @@ def draw_loss(log: Path, picture: Path) -> None:
     beside = picture.with_name(f".{picture.name}")
     figure.savefig(beside, format="png", dpi=120)
     beside.replace(picture)
+
+
+def _over(text: str) -> None:
+    """Writes over the line of the terminal."""
+    sys.stderr.write(f"\r\x1b[K{text}")
+    sys.stderr.flush()
 
 
 def _short(value: float) -> float:

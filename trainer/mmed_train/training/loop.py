@@ -187,8 +187,12 @@ def train(job: Job, *, resume: bool, say: Callable[[str], None]) -> Path:
     folder = recipe.output if first_process() else None
     with Log(folder, total=steps.total, since=saved.step if saved else 0, say=say) as log:
         trainer = _Trainer(job, steps, told_arguments, log)
-        with _on_signals(trainer), old_names(), quiet(), _sentences(trainer):
-            trainer.train(resume_from_checkpoint=None if saved is None else str(saved.path))
+        if saved is not None and saved.step >= steps.total:
+            # The Trainer would go one step beyond the end before it looks where that is.
+            trainer.state.global_step = saved.step
+        else:
+            with _on_signals(trainer), old_names(), quiet(), _sentences(trainer):
+                trainer.train(resume_from_checkpoint=None if saved is None else str(saved.path))
         with told(recipe.output):
             log.draw()
         if trainer.stopped:

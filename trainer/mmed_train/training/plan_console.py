@@ -109,7 +109,8 @@ def _steps(steps: Schedule) -> Iterator[tuple[str, str]]:
     parts += [f"{steps.devices} devices"] if steps.devices > 1 else []
     yield "a step", f"{' x '.join(parts)} = {steps.rows:,} rows, about {steps.tokens:,.0f} tokens"
     warm = f"{steps.warmup:,} of them to warm up" if steps.warmup else "without a warm-up"
-    yield "steps", f"{steps.total:,}, {warm}; epochs end at {_row(steps.epochs) or 'none of them'}"
+    ends = f"epochs end at {_row(steps.epochs)}" if steps.epochs else "no epoch ends within them"
+    yield "steps", f"{steps.total:,}, {warm}; {ends}"
     also = "" if steps.best == "none" or not steps.looks else ", and whenever a look is the best so far"
     yield "saves", f"after step {_row(steps.saves)}{also}"
     if steps.looks:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import time
 from pathlib import Path
@@ -41,6 +42,38 @@ def test_a_line_tells_speed_and_the_share_of_the_card(tmp_path: Path) -> None:
     assert said[0].startswith("step 1/4  loss 2.5  ")
     assert f"MFU {first['mfu']:.0%}" in said[0]
     assert said[1] == "step 1: loss_en 2.25  accuracy 0.5"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+    def rows(self) -> list[str]:
+        """What a reader sees at the end."""
+        return [line.rpartition("\r\x1b[K")[2] for line in self.getvalue().split("\n")]
+
+
+def test_on_a_terminal_one_line_goes_on_and_looks_stand_above_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setenv("COLUMNS", "30")
+    with Log(tmp_path, total=2, since=0, say=lambda text: print(text, file=terminal)) as log:
+        log.write(0, {"eval_loss": 3.0}, 0, None)
+        log.write(1, {"loss": 2.5}, 1000, None)
+        log.write(1, {"eval_loss": 2.0}, 1000, None)
+        log.write(2, {"loss": 1.5}, 2000, None)
+    first, second, line, rest = terminal.rows()
+    assert (first, second, rest) == ("step 0: loss 3", "step 1: loss 2", "")
+    assert line.startswith("step 2/2  loss 1.5  ")
+    assert len(line) == 29, "a longer line would break, and its first part stay"
+
+
+def test_a_terminal_that_was_told_nothing_gets_no_empty_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    with Log(tmp_path, total=2, since=0, say=lambda _: None):
+        pass
+    assert terminal.getvalue() == ""
 
 
 def test_the_picture_of_the_loss_has_all_curves(tmp_path: Path) -> None:

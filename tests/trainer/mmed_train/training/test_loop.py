@@ -238,6 +238,19 @@ def test_looks_at_the_model_change_nothing_of_what_is_learnt(recipe: Make, train
     assert sorted(path.name for path in (looked.output / "eval").iterdir()) == [f"step-{step}" for step in (0, 2, 4, 6, 8)]
 
 
+@pytest.mark.parametrize("steps", [4, None], ids=["within an epoch", "a whole epoch"])
+def test_a_training_that_is_over_takes_no_further_step(
+    steps: int | None, recipe: Make, trained: Run, same_weights: Same, losses: Callable[..., Any]
+) -> None:
+    told = recipe(mix={"window": 128}, train={"steps": steps, "save_every": None, "accumulate": 2})
+    final = trained(told)
+    before, names = losses(told.output), sorted(path.name for path in told.output.glob("checkpoint-*"))
+    kept = final.rename(told.output / "kept")
+    assert same_weights(trained(told, resume=True), kept)
+    assert losses(told.output) == before
+    assert sorted(path.name for path in told.output.glob("checkpoint-*")) == names
+
+
 def test_a_checkpoint_that_is_not_whole_is_passed_over_with_a_warning(recipe: Make, trained: Run, same_weights: Same) -> None:
     told = recipe()
     final = trained(told)
