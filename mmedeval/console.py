@@ -174,11 +174,9 @@ def _print_rotations(console: Console, record: RunRecord, rotations: Mapping[str
     names = _row_names(figures)
     given = {a.task: a for a in record.aggregates if a.metric == "accuracy"}
     by_task = {(a.task, a.metric): a for a in figures}
-    spread = {row["task"]: row["recall_spread"] for row in rotations["position"]}
-    single = len(spread) == len(rotations["position"])
     table = make_table()
     table.add_column("language", no_wrap=True)
-    for name in ("given", "mean", "right in all", "95 % interval", "same answer", "n", *(["RStd"] if spread and single else [])):
+    for name in ("given", "mean", "right in all", "95 % interval", "same answer", "n"):
         table.add_column(name, justify="right", no_wrap=True)
     for task, name in names.items():
         every, average = by_task[task, EVERY], by_task[task, EVERY].language == AVERAGE
@@ -192,7 +190,6 @@ def _print_rotations(console: Console, record: RunRecord, rotations: Mapping[str
             "–" if every.low is None else f"{_percent(every.low)} – {_percent(every.high)}",
             _percent(by_task[task, SAME].value),
             str(every.scored),
-            *([_percent(spread.get(task))] if spread and single else []),
             style="bold" if average else None,
         )
     print_table(console, table)

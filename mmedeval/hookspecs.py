@@ -52,7 +52,7 @@ def mmedeval_run_started(plan: RunPlan, total: int) -> None:
 
 @hookspec
 def mmedeval_sample_finished(plan: RunPlan, result: SampleResult) -> None:
-    """Called on the main thread as each answer arrives, after it was stored."""
+    """Called on the main thread as each answer arrives, after it was stored; `result.rotation` tells the order of the options."""
 
 
 @hookspec
