@@ -25,6 +25,8 @@ from mmedeval.stats import bootstrap_clustered
 from mmedeval.types import join_letters
 
 READ = frozenset({RIGHT, WRONG})
+ALL_ITEMS: frozenset[str] = frozenset()
+NO_ANSWER = frozenset({UNREAD, FAILED})
 MOST_NAMED = 3
 
 
@@ -193,13 +195,13 @@ class Pairs:
     outcomes: Sequence[tuple[str, str]]
     parallel: Sequence[str | None]
 
-    def kept(self, only_read: bool) -> list[tuple[str, str, str | None]]:
+    def kept(self, without: frozenset[str] = ALL_ITEMS) -> list[tuple[str, str, str | None]]:
         """Outcomes in both, and the question's mark, of the items that count."""
         parallel = self.parallel or [None] * len(self.outcomes)
         return [
             (a, b, mark)
             for (a, b), mark in zip(self.outcomes, parallel, strict=True)
-            if (a in READ and b in READ if only_read else a != UNSCORED and b != UNSCORED)
+            if UNSCORED not in (a, b) and a not in without and b not in without
         ]
 
 
@@ -233,7 +235,7 @@ def pair(base: Outcomes, new: Outcomes, notes: list[str] | None = None) -> list[
             outcomes=[(task.outcomes[i], other.outcomes[j]) for i, j in places],
             parallel=[task.parallel[i] for i, _ in places] if task.parallel else [],
         )
-        if pairs.kept(only_read=False):
+        if pairs.kept():
             found.append(pairs)
         else:
             notes.append(f"{name}: no item is scored under this protocol")
@@ -262,8 +264,8 @@ def _alike(
     return kept
 
 
-def counts_of(pairs: Pairs, *, only_read: bool) -> Counts:
-    kept = pairs.kept(only_read)
+def counts_of(pairs: Pairs, without: frozenset[str] = ALL_ITEMS) -> Counts:
+    kept = pairs.kept(without)
     return Counts(
         n=len(kept),
         gained=sum(a != RIGHT and b == RIGHT for a, b, _ in kept),
@@ -271,16 +273,16 @@ def counts_of(pairs: Pairs, *, only_read: bool) -> Counts:
     )
 
 
-def changes_of(members: Sequence[Pairs], *, only_read: bool = False) -> Changes | None:
+def changes_of(members: Sequence[Pairs], without: frozenset[str] = ALL_ITEMS) -> Changes | None:
     """What changed in one task or over the tasks of a group; `None` where one of them has no such item."""
-    counts = tuple(counts_of(pairs, only_read=only_read) for pairs in members)
+    counts = tuple(counts_of(pairs, without) for pairs in members)
     if not all(each.n for each in counts):
         return None
     if len(members) == 1 or not all(pairs.parallel for pairs in members):
         return Changes(counts)
     rows: dict[str, list[float | None]] = {}
     for column, pairs in enumerate(members):
-        for a, b, mark in pairs.kept(only_read):
+        for a, b, mark in pairs.kept(without):
             rows.setdefault(str(mark), [None] * len(members))[column] = float((b == RIGHT) - (a == RIGHT))
     shared = any(sum(value is not None for value in row) > 1 for row in rows.values())
     return Changes(counts, list(rows.values()) if shared else None)
@@ -318,15 +320,15 @@ def compare(base: Outcomes, new: Outcomes, *, force: bool = False) -> Comparison
 
 def _rows(pairs: Sequence[Pairs]) -> list[Row]:
     corrected = {
-        only_read: dict(
+        without: dict(
             zip(
                 (each.task for each in having),
-                holm([two_sided(changes) for each in having if (changes := changes_of([each], only_read=only_read))]),
+                holm([two_sided(changes) for each in having if (changes := changes_of([each], without))]),
                 strict=True,
             )
         )
-        for only_read in (False, True)
-        for having in [[each for each in pairs if counts_of(each, only_read=only_read).n]]
+        for without in (ALL_ITEMS, NO_ANSWER)
+        for having in [[each for each in pairs if counts_of(each, without).n]]
     }
     rows = []
     for members in groups_of(pairs):
@@ -336,14 +338,16 @@ def _rows(pairs: Sequence[Pairs]) -> list[Row]:
     return rows
 
 
-def _row(members: Sequence[Pairs], corrected: Mapping[bool, Mapping[str, float]]) -> Row:
+def _row(members: Sequence[Pairs], corrected: Mapping[frozenset[str], Mapping[str, float]]) -> Row:
     one = members[0] if len(members) == 1 else None
     outcomes = [outcomes for pairs in members for outcomes in pairs.outcomes]
-    over_all = _difference(members, only_read=False, p_holm=corrected[False].get(one.task) if one else None)
+    over_all = _difference(members, without=ALL_ITEMS, p_holm=corrected[ALL_ITEMS].get(one.task) if one else None)
     assert over_all is not None  # a task without an item to compare is no pair
     # Where all was read the two are the same; a bootstrap need not be made twice.
     same = all({a, b} <= READ for a, b in outcomes if UNSCORED not in (a, b))
-    read = over_all if same else _difference(members, only_read=True, p_holm=corrected[True].get(one.task) if one else None)
+    read = (
+        over_all if same else _difference(members, without=NO_ANSWER, p_holm=corrected[NO_ANSWER].get(one.task) if one else None)
+    )
     return Row(
         task=one.task if one else str(members[0].group),
         language=one.language if one else AVERAGE,
@@ -359,11 +363,11 @@ def _row(members: Sequence[Pairs], corrected: Mapping[bool, Mapping[str, float]]
     )
 
 
-def _difference(members: Sequence[Pairs], *, only_read: bool, p_holm: float | None) -> Difference | None:
-    changes = changes_of(members, only_read=only_read)
+def _difference(members: Sequence[Pairs], *, without: frozenset[str], p_holm: float | None) -> Difference | None:
+    changes = changes_of(members, without)
     if changes is None:
         return None
-    kept = [pairs.kept(only_read) for pairs in members]
+    kept = [pairs.kept(without) for pairs in members]
     low, high = interval(changes)
     gained, lost = sum(task.gained for task in changes.tasks), sum(task.lost for task in changes.tasks)
     return Difference(

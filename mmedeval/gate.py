@@ -61,8 +61,9 @@ class Rules:
 class DropCheck:
     """A task, or the average of a group: by how much the share of right answers fell, in shares.
 
-    An item without an answer counts as wrong. `at_most` is the upper end of the one-sided interval; `p` is one-sided, corrected
-    (Holm) for the number of judged rows. `answer` is `None` where the row is shown and not judged.
+    An item without an answer counts as wrong; but where the answer hangs on items that failed, nobody can tell. `at_most` is the
+    upper end of the one-sided interval; `p` is one-sided, corrected (Holm) for the number of judged rows. `answer` is `None`
+    where the row is shown and not judged.
     """
 
     task: str
@@ -75,8 +76,11 @@ class DropCheck:
     drop: float
     at_most: float
     p: float
-    unanswered: tuple[int, int]
-    """Items unread or failed in the baseline and in the run."""
+    without_failed: Answer | None
+    """The answer over the items that failed in neither run, where any failed: only what both say is said."""
+    unread: tuple[int, int]
+    """Counts of items in the baseline and in the run."""
+    failed: tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -226,9 +230,13 @@ def _drop_checks(base: Outcomes, run: Outcomes, rules: Rules) -> tuple[DropCheck
         all_changes.append(changes)
     judged = [i for i, members in enumerate(rows) if rules.per_language or _is_overall(members, rows)]
     answers = dict(zip(judged, judge_drop([all_changes[i] for i in judged], rules), strict=True))
+    without_failed = _without_failed([rows[i] for i in judged], rules)
+    others: dict[int, Answer] = dict(zip(judged, without_failed, strict=True)) if without_failed else {}
     checks = []
     for i, (members, changes) in enumerate(zip(rows, all_changes, strict=True)):
         answer, at_most, p = answers.get(i) or (None, *judge_drop([changes], rules)[0][1:])
+        if answer is not None and others.get(i, answer) != answer:
+            answer = "cannot tell"
         one = len(members) == 1
         shares = [
             [
@@ -243,13 +251,15 @@ def _drop_checks(base: Outcomes, run: Outcomes, rules: Rules) -> tuple[DropCheck
                 language=members[0].language if one else AVERAGE,
                 group=members[0].group,
                 answer=answer,
+                without_failed=others.get(i),
                 n=sum(task.n for task in changes.tasks),
                 base=sum(shares[0]) / len(members),
                 new=sum(shares[1]) / len(members),
                 drop=-changes.difference,
                 at_most=at_most,
                 p=p,
-                unanswered=(_unanswered(members, 0), _unanswered(members, 1)),
+                unread=_counted(members, UNREAD),
+                failed=_counted(members, FAILED),
             )
         )
     return tuple(checks)
@@ -262,8 +272,21 @@ def _is_overall(members: Sequence[Pairs], rows: Sequence[Sequence[Pairs]]) -> bo
     )
 
 
-def _unanswered(members: Sequence[Pairs], side: int) -> int:
-    return sum(outcomes[side] in (UNREAD, FAILED) for pairs in members for outcomes in pairs.outcomes)
+def _without_failed(rows: Sequence[Sequence[Pairs]], rules: Rules) -> list[Answer]:
+    """What the rows say of the items that failed in neither run; empty where none failed.
+
+    That a server was away, or the memory was full, is no proof against a model; and none for it.
+    """
+    if not any(FAILED in outcomes for members in rows for pairs in members for outcomes in pairs.outcomes):
+        return []
+    all_changes = [changes_of(members, frozenset({FAILED})) for members in rows]
+    judged = iter(judge_drop([changes for changes in all_changes if changes is not None], rules))
+    return ["cannot tell" if changes is None else next(judged)[0] for changes in all_changes]
+
+
+def _counted(members: Sequence[Pairs], letter: str) -> tuple[int, int]:
+    outcomes = [outcomes for pairs in members for outcomes in pairs.outcomes]
+    return sum(a == letter for a, _ in outcomes), sum(b == letter for _, b in outcomes)
 
 
 def _minimum_checks(run: Outcomes, rules: Rules) -> tuple[MinimumCheck, ...]:
@@ -324,7 +347,7 @@ def _sentence(
     told += [told_minimum(check) for check in minimums if check.answer == answer]
     more = f"; and {len(told) - 3} more" if len(told) > 3 else ""
     sentence = f"{head}: {'; '.join(told[:3])}{more}"
-    if answer == "cannot tell":
+    if answer == "cannot tell" and not any(check.failed[1] for check in drops if check.answer == answer):
         sentence += "; ask more items"
     return sentence
 
@@ -337,12 +360,15 @@ def told_drop(check: DropCheck, rules: Rules) -> str:
         change = f"{check.task} stayed at {points(check.base)}"
     if check.answer == "fails":
         why = f"more than {amount(rules.max_drop)} and more than chance (p {p_value(check.p)})"
+    elif check.answer == "cannot tell" and check.without_failed not in (None, "cannot tell"):
+        other = "holds" if check.without_failed == "holds" else "does not hold"
+        why = f"with {max(check.failed)} items failed; without these it {other}: see why they failed, and run again"
     else:
         end = f"{points(max(0.0, check.at_most))}, {100 * rules.confidence:g} % confidence"
         excluded = "excluded (at most" if check.answer == "holds" else f"not excluded by {check.n} items (up to"
         why = f"a drop of {amount(rules.detect)} or more is {excluded} {end})"
-    if check.unanswered[1] > check.unanswered[0]:
-        why += f"; {check.unanswered[1]} items are unread or failed, {check.unanswered[0]} were before"
+    if check.unread[1] > check.unread[0]:
+        why += f"; {check.unread[1]} items are unread, {check.unread[0]} were before"
     return f"{change}, {why}"
 
 

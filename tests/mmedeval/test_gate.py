@@ -255,14 +255,33 @@ def test_the_shares_of_the_checks_are_those_of_the_outcomes() -> None:
     assert average.n == 2000
 
 
-@pytest.mark.parametrize("letter", ["u", "f"])
-def test_a_run_that_stops_answering_does_not_hold(letter: str) -> None:
-    base = outcomes("base", GOOD)
-    silent = outcomes("new", "1" * 600 + letter * 100 + "0" * 300)
-    verdict = gate(base, silent, Rules())
+def test_a_model_that_stops_answering_does_not_hold() -> None:
+    verdict = gate(outcomes("base", GOOD), outcomes("new", "1" * 600 + "u" * 100 + "0" * 300), Rules())
     assert verdict.exit_code == 3
-    assert verdict.drops[0].unanswered == (0, 100)
-    assert "100 items are unread or failed, 0 were before" in verdict.sentence
+    assert verdict.drops[0].unread == (0, 100)
+    assert "100 items are unread, 0 were before" in verdict.sentence
+
+
+def test_failed_items_prove_nothing_against_a_run_nor_for_it() -> None:
+    base = outcomes("base", GOOD)
+    verdict = gate(base, outcomes("new", "1" * 600 + "f" * 100 + "0" * 300), Rules())
+    assert verdict.exit_code == 4
+    assert (verdict.drops[0].failed, verdict.drops[0].without_failed) == ((0, 100), "holds")
+    assert verdict.sentence == (
+        "cannot tell: exam_en fell by 10 points (70.0 to 60.0), with 100 items failed; without these it holds: see why they "
+        "failed, and run again"
+    )
+    # A few that failed change nothing, and what is bad without them is bad.
+    assert gate(base, outcomes("new", "1" * 698 + "f" * 2 + "0" * 300), Rules()).exit_code == 0
+    assert gate(base, outcomes("new", "1" * 600 + "0" * 100 + "f" * 50 + "0" * 250), Rules()).exit_code == 3
+    # A baseline that failed often must not let a bad run pass.
+    weak = outcomes("base", "1" * 600 + "f" * 100 + "1" * 100 + "0" * 200)
+    assert gate(weak, outcomes("new", "1" * 700 + "0" * 300), Rules()).exit_code == 4
+
+
+def test_a_row_all_of_whose_items_failed_cannot_be_told() -> None:
+    verdict = gate(outcomes("base", GOOD, GOOD), outcomes("new", GOOD, "f" * 1000), Rules(per_language=True))
+    assert [check.answer for check in verdict.drops] == ["holds", "cannot tell", "cannot tell"]
 
 
 def test_too_few_items_cannot_tell() -> None:

@@ -27,7 +27,9 @@ def drop(name: str = "exam_en", answer: str | None = "fails", language: str = "e
         drop=0.1,
         at_most=0.15,
         p=0.001,
-        unanswered=(0, 0),
+        without_failed=None,
+        unread=(0, 0),
+        failed=(0, 0),
     )
 
 
