@@ -20,6 +20,8 @@ METRICS: Mapping[str, str] = {
     "bleu1": "BLEU-1", "bleu2": "BLEU-2", "bleu3": "BLEU-3", "bleu4": "BLEU-4",
     "rouge1": "ROUGE-1", "rouge2": "ROUGE-2", "rougeL": "ROUGE-L",
 }  # fmt: skip
+# The test items of the whole benchmark (Qiu et al. 2024); some copies of the data hold fewer.
+TEST_ITEMS = 8518
 CHOICES, RATIONALES = "multi_choice_results.csv", "rationale_results.csv"
 ACCURACY, SIMILARITY = "accuracy_metric.csv", "rationale_similarity_metric.csv"
 COLUMNS = ("Language", "ModelInput", "ModelOutput", "GT_Answer")
@@ -61,6 +63,8 @@ def submission(run: StoredRun) -> Submission:
     similarity += [(label, *(_percent(figures[metric, name], 1) for name in TASKS)) for metric, label in METRICS.items()]
     counts = run.data["counts"]
     notes = []
+    if counts["n"] != TEST_ITEMS:
+        notes.append(f"the run is of {counts['n']} items, the whole test set of {TEST_ITEMS}: these data are not all of it")
     if counts["failed"]:
         notes.append(
             f"{counts['failed']} items have no output: wrong in {ACCURACY}, left out in {SIMILARITY}; see them with: "

@@ -185,6 +185,7 @@ def test_the_command_names_the_files_and_what_to_know(tmp_path: Path, whole: Pat
     assert done.exit_code == 0, done.output
     assert "multi_choice_results.csv: 24 rows" in done.stdout
     assert "accuracy: English 50.00, Chinese 50.00, Japanese 50.00, French 25.00" in done.stdout
+    assert "the run is of 24 items, the whole test set of 8518" in done.stderr
     assert "1 items have no output: wrong in accuracy_metric.csv" in done.stderr
     assert "16 cells begin as a spreadsheet's formulas do" in done.stderr
 
