@@ -198,6 +198,8 @@ def for_page(svg: str, key: str, title: str) -> str:
     body = re.sub(r"\s*<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
     body = re.sub(r"\s*<style.*?</style>", "", body, flags=re.DOTALL)
     body = re.sub(r' style="([^"]*)"', lambda found: _attributes(found[1]), body)
+    # A tenth of a point is less than anybody sees.
+    body = re.sub(r"(?<=[\d])(\.\d\d)\d+", r"\1", body)
     # Several drawings stand in one page; their names must not meet.
     body = re.sub(r'\bid="', f'id="{key}-', body)
     body = re.sub(r'xlink:href="#', f'href="#{key}-', body)

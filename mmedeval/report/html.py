@@ -8,6 +8,7 @@ import html
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from importlib import resources
 from typing import Any
 
@@ -38,20 +39,12 @@ MARKS: Mapping[str, str] = {
 
 def make_page(runs: Sequence[StoredRun], *, samples: bool = True, most_characters: int = MOST_CHARACTERS) -> str:
     """The whole page. Without `samples` it has no browser of them, and is small."""
-    packed = pack_samples(runs, most_characters) if samples else None
-    sections = [
-        ("runs", "Runs", _runs(runs)),
-        ("accuracy", "Accuracy", _accuracy(runs)),
-        ("rationales", "Rationales", _rationales(runs)),
-        ("classes", "Kinds of questions", _classes(runs)),
-        ("letters", "Letters", _letters(runs)),
-        ("orders", "Order of options", _orders(runs)),
-        ("calibration", "Calibration", _calibration(runs)),
-        ("agreement", "Agreement", _agreement(runs)),
-        ("cost", "Unread, failed, cost", _cost(runs)),
-        ("reproduce", "How it was made", _reproduce(runs)),
-        ("samples", "Samples", "" if packed is None else _browser(runs, packed)),
-    ]
+    with ThreadPoolExecutor(1) as pool:
+        # While samples are packed, charts are drawn.
+        packing = pool.submit(pack_samples, runs, most_characters) if samples else None
+        sections = _figures(runs)
+        packed = None if packing is None else packing.result()
+    sections.append(("samples", "Samples", "" if packed is None else _browser(runs, packed)))
     sections = [each for each in sections if each[2]]
     title = f"Evaluation of {runs[0].name}" if len(runs) == 1 else f"Evaluation of {len(runs)} runs"
     body = f"<h1>{_esc(title)}</h1>{_notes(data.notes(runs))}" + "".join(
@@ -82,6 +75,22 @@ def make_page(runs: Sequence[StoredRun], *, samples: bool = True, most_character
             "SCRIPT": script,
         },
     )
+
+
+def _figures(runs: Sequence[StoredRun]) -> list[tuple[str, str, str]]:
+    """Names, headings and contents of the sections; what has nothing to show is empty."""
+    return [
+        ("runs", "Runs", _runs(runs)),
+        ("accuracy", "Accuracy", _accuracy(runs)),
+        ("rationales", "Rationales", _rationales(runs)),
+        ("classes", "Kinds of questions", _classes(runs)),
+        ("letters", "Letters", _letters(runs)),
+        ("orders", "Order of options", _orders(runs)),
+        ("calibration", "Calibration", _calibration(runs)),
+        ("agreement", "Agreement", _agreement(runs)),
+        ("cost", "Unread, failed, cost", _cost(runs)),
+        ("reproduce", "How it was made", _reproduce(runs)),
+    ]
 
 
 def _part(name: str) -> str:

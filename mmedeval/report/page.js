@@ -255,7 +255,7 @@
   };
   const PAGE = 60;
   let tasks = [];
-  let items = [];
+  const items = [];
   const answers = [];
   const hay = []; // Texts in small letters, to be searched: of the questions, then of what each run wrote.
   let links = [];
@@ -267,7 +267,8 @@
   const small = (text) => text.toLowerCase();
 
   async function read() {
-    ({ tasks, items } = await part(0));
+    ({ tasks } = await part(0));
+    tasks.forEach(([, , ...columns], task) => columns[0].forEach((_, i) => items.push([task, ...columns.map((column) => column[i])])));
     const taken = new Map();
     links = items.map((item) => {
       const name = `${tasks[item[0]][0]}/${item[1]}`;

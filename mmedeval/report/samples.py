@@ -39,13 +39,13 @@ class Packed:
 
 
 def pack_samples(runs: Sequence[StoredRun], most_characters: int = MOST_CHARACTERS) -> Packed:
-    places, items = _items(runs)
+    places = _places(runs)
     longest = _longest([len(result.output) for run in runs for result in run.results if result.output], most_characters)
-    answers = [_answers(run, places, len(items), longest) for run in runs]
+    answers = [_answers(run, places, longest) for run in runs]
     shortened = sum(len(each["cut"]) for each in answers)
     # Packing leaves Python's lock.
     with ThreadPoolExecutor(2) as pool:
-        parts = tuple(pool.map(pack, [{"tasks": _tasks(runs), "items": items}, *answers]))
+        parts = tuple(pool.map(pack, [_questions(runs, places), *answers]))
     return Packed(parts=parts, longest=longest if shortened else None, shortened=shortened)
 
 
@@ -64,27 +64,21 @@ def _tasks(runs: Sequence[StoredRun]) -> list[list[str]]:
     ]
 
 
-def _items(runs: Sequence[StoredRun]) -> tuple[dict[tuple[Any, ...], int], list[list[Any]]]:
+def _places(runs: Sequence[StoredRun]) -> dict[tuple[Any, ...], int]:
     """All questions, task by task, and where each stands. What has one name but other contents in another run stands twice."""
     tasks = {task: number for number, (task, _) in enumerate(_tasks(runs))}
-    found: dict[tuple[Any, ...], SampleResult] = {}
-    for run in runs:
-        for result in run.results:
-            found.setdefault(_contents(result), result)
-    ordered = sorted(found, key=lambda contents: tasks[contents[0]])
-    items = [
-        [
-            tasks[contents[0]],
-            contents[1],
-            result.sample.question,
-            _letters(result.sample),
-            list(result.sample.options.values()),
-            join_letters(result.sample.answer),
-            result.sample.rationale,
-        ]
-        for contents, result in ((contents, found[contents]) for contents in ordered)
-    ]
-    return {contents: place for place, contents in enumerate(ordered)}, items
+    found = dict.fromkeys(_contents(result) for run in runs for result in run.results)
+    return {contents: place for place, contents in enumerate(sorted(found, key=lambda contents: tasks[contents[0]]))}
+
+
+def _questions(runs: Sequence[StoredRun], places: Mapping[tuple[Any, ...], int]) -> dict[str, Any]:
+    """The questions by task and in columns, which are packed better than rows."""
+    columns: dict[str, list[list[Any]]] = {task: [[], [], [], [], [], []] for task, _ in _tasks(runs)}
+    for task, name, question, options, answer, reference in places:
+        row = (name, question, _letters(options), [text for _, text in options], join_letters(answer), reference)
+        for column, value in zip(columns[task], row, strict=True):
+            column.append(value)
+    return {"tasks": [[task, language, *columns[task]] for task, language in _tasks(runs)]}
 
 
 def _contents(result: SampleResult) -> tuple[Any, ...]:
@@ -99,14 +93,15 @@ def _contents(result: SampleResult) -> tuple[Any, ...]:
     )
 
 
-def _letters(sample: Sample) -> list[str] | int:
+def _letters(options: Sequence[tuple[str, str]]) -> list[str] | int:
     """The options' letters; 0 where they are the first ones of the alphabet, as nearly always."""
-    letters = list(sample.options)
+    letters = [letter for letter, _ in options]
     return 0 if letters == list(LETTERS[: len(letters)]) else letters
 
 
-def _answers(run: StoredRun, places: Mapping[tuple[Any, ...], int], n: int, longest: int) -> dict[str, Any]:
+def _answers(run: StoredRun, places: Mapping[tuple[Any, ...], int], longest: int) -> dict[str, Any]:
     """One run's answers by the questions' places. `verdicts` has a letter for each question, `-` where it was not asked."""
+    n = len(places)
     verdicts = ["-"] * n
     read: list[str] = [""] * n
     outputs: list[str | None] = [None] * n
@@ -130,7 +125,7 @@ def _answers(run: StoredRun, places: Mapping[tuple[Any, ...], int], n: int, long
             prompts[place] = templates.setdefault(template_of(result.prompt, result.sample), len(templates))
         if result.logprobs:
             best = sorted(result.logprobs.items(), key=lambda pair: -pair[1])[:BEST_ANSWERS]
-            scored[place] = [part for answer, value in best for part in (answer, round(value, 3))]
+            scored[place] = [part for answer, value in best for part in (answer, round(value, 2))]
         if result.failure is not None:
             failures[place] = result.failure
         if result.finish_reason == "length":

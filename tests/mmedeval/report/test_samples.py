@@ -19,6 +19,11 @@ from mmedeval.types import Generation, join_letters
 Make = Callable[..., Path]
 
 
+def rows(questions: Any) -> list[list[Any]]:
+    """The questions as the page has them: task, name, question, letters, options, answer, reference."""
+    return [[task[0], *row] for task in questions["tasks"] for row in zip(*task[2:], strict=True)]
+
+
 def opened(part: str) -> Any:
     return json.loads(bz2.decompress(base64.b85decode(part.translate(str.maketrans(",./", "<&>")))))
 
@@ -37,8 +42,8 @@ def test_every_prompt_of_a_run_can_be_made_again_from_few_templates(store: Make,
     questions, answers = map(opened, pack_samples([run]).parts)
     assert len(answers["templates"]) <= 12
     stored = {result.key: result for result in run.results}
-    for item, template in zip(questions["items"], answers["prompts"], strict=True):
-        result = stored[questions["tasks"][item[0]][0], item[1]]
+    for item, template in zip(rows(questions), answers["prompts"], strict=True):
+        result = stored[item[0], item[1]]
         assert fill(answers["templates"][template], item[2], item[4]) == result.prompt
 
 
@@ -62,12 +67,12 @@ def test_a_template_is_found_in_any_prompt(prompt: str, template: tuple[str | in
 def test_answers_stand_where_their_questions_do(store: Make) -> None:
     runs = read_runs([store("a"), store("b", "baseline:longest", tasks=("mmedbench_mini_ja",)), store("c", limit=3)])
     questions, *answers = map(opened, pack_samples(runs).parts)
-    assert len(questions["items"]) == 80
+    assert len(rows(questions)) == 80
     for run, own in zip(runs, answers, strict=True):
         stored = {result.key: result for result in run.results}
         assert own["outputs"] == 0
-        for place, item in enumerate(questions["items"]):
-            result = stored.get((questions["tasks"][item[0]][0], item[1]))
+        for place, item in enumerate(rows(questions)):
+            result = stored.get((item[0], item[1]))
             if result is None:
                 assert own["verdicts"][place] == "-"
                 continue
@@ -86,7 +91,7 @@ def test_another_question_of_the_same_name_stands_beside_the_first(ask: Make) ->
         [ask(name, {"en": [make_sample(1, question=question)]}, write=write) for name, question in (("a", "old"), ("b", "new"))]
     )
     questions, first, second = map(opened, pack_samples(runs).parts)
-    assert [item[2] for item in questions["items"]] == ["old (1)", "new (1)"]
+    assert [item[2] for item in rows(questions)] == ["old (1)", "new (1)"]
     assert (first["verdicts"], second["verdicts"]) == ("r-", "-r")
 
 
