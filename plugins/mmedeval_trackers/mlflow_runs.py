@@ -39,7 +39,7 @@ class MLflow(Tracker):
         """The address of the store, and where artifacts of a new experiment go; `None` is MLflow's own choice."""
         if not self.where:
             return None, None
-        if ":" in self.where.partition("/")[0] and "://" in self.where:
+        if "://" in self.where:
             return self.where, None
         folder = Path(self.where).resolve()
         folder.mkdir(parents=True, exist_ok=True)
