@@ -16,7 +16,7 @@ DRAWS = 10_000
 # Whole rows are resampled value by value, which takes longer.
 CLUSTER_DRAWS = 2_000
 # A run may have a dozen metrics in six languages.
-METRIC_DRAWS = 2_000
+METRIC_DRAWS = 1_000
 MOST_RESAMPLED = 200
 # So many sums are gone through one by one; beyond, the saddlepoint is as good as exact.
 MOST_SUMS = 20_000
