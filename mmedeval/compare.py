@@ -175,6 +175,11 @@ def _named(tasks: Sequence[str]) -> str:
 
 def refuse(base: Outcomes, new: Outcomes, *, hint: str) -> None:
     """Raises `UsageError` where two runs are not comparable, with what differs."""
+    if not {*base.tasks} & {*new.tasks}:
+        raise UsageError(
+            f"{base.name} and {new.name} cannot be compared: they have no task in common ({_named([*base.tasks])}; "
+            f"{_named([*new.tasks])})"
+        )
     found = differences(base, new)
     if found:
         more = f"; and {len(found) - MOST_NAMED} more" if len(found) > MOST_NAMED else ""

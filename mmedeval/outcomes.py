@@ -299,6 +299,8 @@ def unfold(folded: Iterable[str | list[Any]], most: int) -> list[str]:
         if not isinstance(start, str) or type(first) is not int or type(last) is not int or last - first >= most:
             raise ValueError(f"{entry!r} counts no names")
         names += [f"{start}{number}" for number in range(first, last + 1)]
+        if len(names) > most:
+            raise ValueError(f"more than {most} names")
     return names
 
 

@@ -233,13 +233,14 @@ def _series_grid(series: Series) -> Grid:
     return Grid(
         title=f"{series.title}: accuracy in per cent; {STRICT}",
         headings=(
-            *("checkpoint", "accuracy", "95 % interval", "drop", "p", ""),
+            "checkpoint" if series.points[0].step is None else "step",
+            *("accuracy", "95 % interval", "drop", "p", ""),
             *(task if several else language for task, language in tasks.items()),
             *(["no answer"] if unanswered else []),
         ),
         rows=tuple(
             (
-                point.name if point.step is None else f"step {point.step}",
+                point.name if point.step is None else str(point.step),
                 points(point.value),
                 NONE if point.low is None or point.high is None else f"{points(point.low)} – {points(point.high)}",
                 NONE if point.drop is None else signed(point.drop),

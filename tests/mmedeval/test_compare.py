@@ -129,6 +129,11 @@ def test_models_seeds_and_what_models_learnt_from_may_differ(base: Outcomes, new
     assert differences(base, new) == []
 
 
+def test_runs_of_other_tasks_are_told_so_and_not_to_use_force() -> None:
+    with pytest.raises(UsageError, match=r"a and b cannot be compared: they have no task in common \(exam_en; exam_ja\)$"):
+        compare(run("a", task("1")), run("b", task("1", "ja")))
+
+
 def test_of_many_differences_the_first_are_named_and_the_rest_counted() -> None:
     base = run("a", task("1"), task("1", "ja"), protocol="chat", shots=1)
     new = run("b", task("10", data="e", questions="r"), task("1", "zh"), protocol="letter")

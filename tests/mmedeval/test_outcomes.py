@@ -150,6 +150,7 @@ def test_a_baseline_that_was_edited_is_refused(tmp_path: Path) -> None:
         lambda task: task.update(outcomes=task["outcomes"][:-1]),
         lambda task: task.update(outcomes="x" * 8),
         lambda task: task.update(ids=[["t", 0, 10**9]]),
+        lambda task: task.update(ids=[["t", 0, 7]] * 1000),
         lambda task: task.update(ids=["a"] * 8),
         lambda task: task.update(ids=[[1, 2]]),
         lambda task: task.update(parallel=["a"]),
