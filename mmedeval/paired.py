@@ -12,7 +12,7 @@ from statistics import NormalDist
 
 from mmedeval.stats import bootstrap_clustered
 
-DRAWS = 10_000
+DRAWS = 5_000
 # Whole rows are resampled value by value, which takes longer.
 CLUSTER_DRAWS = 2_000
 # A run may have a dozen metrics in six languages.

@@ -1,6 +1,7 @@
 """Runs as they are compared, and baselines: what is kept of a run, and what is refused."""
 
 import dataclasses
+import gc
 import json
 import string
 from pathlib import Path
@@ -46,6 +47,15 @@ def test_a_run_is_read_with_an_outcome_for_each_item(tmp_path: Path) -> None:
     assert task.outcomes == "".join("1" if each.right else "0" for each in samples)
     assert [*task.parallel] == [each.sample.meta["parallel"] for each in samples]
     assert (task.language, task.group) == ("ja", "mmedbench_mini")
+
+
+def test_the_search_for_garbage_is_as_it_was_after_reading(tmp_path: Path) -> None:
+    path = stored(tmp_path / "run")
+    read_outcomes([path])
+    assert gc.isenabled()
+    with pytest.raises(StoreError):
+        read_outcomes([path, tmp_path / "nowhere"])
+    assert gc.isenabled()
 
 
 def test_a_baseline_stands_for_its_run_in_every_comparison(tmp_path: Path) -> None:
