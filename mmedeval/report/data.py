@@ -417,9 +417,19 @@ def _differences(runs: Sequence[StoredRun]) -> list[str]:
             other[tuple(run.name for run in having)].append(task)
         if len(having) < len(runs):
             lacking[tuple(run.name for run in runs if run not in having)].append(task)
-    found += [f"{', '.join(names)} were not asked the same items in {', '.join(tasks)}" for names, tasks in other.items()]
-    found += [f"{', '.join(names)}: not asked {', '.join(tasks)}" for names, tasks in lacking.items()]
+    found += [f"{', '.join(names)} were not asked the same items in {_short(tasks, runs)}" for names, tasks in other.items()]
+    found += [f"{', '.join(names)}: not asked {_short(tasks, runs)}" for names, tasks in lacking.items()]
     return found
+
+
+def _short(tasks: Sequence[str], runs: Sequence[StoredRun]) -> str:
+    """Names of tasks, or that of a group all of whose tasks are among them."""
+    left = dict.fromkeys(tasks)
+    for group in groups(runs):
+        members = [column.task for column in group.columns if column.language != AVERAGE]
+        if len(members) > 1 and all(member in left for member in members):
+            left = {name: None for name in left if name not in members} | {group.name: None}
+    return ", ".join(left)
 
 
 def command_line(run: StoredRun) -> str:

@@ -144,11 +144,16 @@ def _legend(runs: Sequence[StoredRun], numbers: Iterable[int] | None = None) -> 
 
 def _table(head: Sequence[str], rows: Iterable[str], caption: str, kind: str = "") -> str:
     """A table that can be scrolled by keyboard, too; cells and captions come as HTML."""
-    titles = "".join(f'<th scope="col">{each}</th>' for each in head)
+    titles = "".join(each if each.startswith("<th") else f'<th scope="col">{each}</th>' for each in head)
     return (
         f'<div class="scroll" role="group" tabindex="0" aria-label="{re.sub("<[^>]*>", "", caption)}"><table class="{kind}">'
         f"<caption><span>{caption}</span></caption><thead><tr>{titles}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
     )
+
+
+def _left(title: str) -> str:
+    """The head of a column of words."""
+    return f'<th scope="col" class="text">{title}</th>'
 
 
 def _row(head: str, cells: Iterable[str], kind: str = "") -> str:
@@ -220,7 +225,9 @@ def _runs(runs: Sequence[StoredRun]) -> str:
             f'<td class="text">{_esc(str(run.data.get("finished", "–")).replace("T", " ")[:16])}</td>',
         ]
         rows.append(_row(_name(runs, number), cells))
-    return _table(["run", "model", "asked by", "items", "unread", "failed", "finished"], rows, "What was evaluated")
+    return _table(
+        ["run", _left("model"), _left("asked by"), "items", "unread", "failed", _left("finished")], rows, "What was evaluated"
+    )
 
 
 def _rows_for_chart(runs: Sequence[StoredRun], group: data.Group, metric: str) -> list[charts.Row]:
@@ -606,7 +613,7 @@ def _recipe(run: StoredRun, name: str) -> str:
         )
         for task, each in record["tasks"].items()
     ]
-    tasks = _table(["task", "source", "digest of the data", "of all prompts", "of the template"], rows, "Tasks")
+    tasks = _table(["task", *map(_left, ("source", "digest of the data", "of all prompts", "of the template"))], rows, "Tasks")
     lean = {key: value for key, value in record.items() if key != "results"}
     lean["tasks"] = {
         task: {key: value for key, value in each.items() if key != "chances"} for task, each in record["tasks"].items()

@@ -515,6 +515,8 @@
     const next = beside(step);
     if (next === undefined) return;
     while (shown < found.length && found.indexOf(next) >= shown) more();
+    // Shown at once: the next key may come before the browser tells of the new address.
+    show(next, true);
     location.hash = encodeURI(links[next]);
   }
 
@@ -527,7 +529,7 @@
     }
     const i = byLink.get(name);
     if (i === undefined) return false;
-    show(i, focus);
+    if (i !== current) show(i, focus);
     at("samples").scrollIntoView();
     return true;
   }

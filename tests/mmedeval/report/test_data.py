@@ -134,7 +134,7 @@ def test_what_keeps_figures_from_being_compared_is_told(store: Make, ask: Make) 
     for part in (
         "protocols: letter, chat",
         "numbers of shots: 0, 1",
-        "not asked the same items in mmedbench_mini_en",
+        "not asked the same items in mmedbench_mini",
         "not asked static_en",
     ):
         assert part in told

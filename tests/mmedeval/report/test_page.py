@@ -243,7 +243,7 @@ def test_the_keyboard_is_enough(page: Page, two: list[StoredRun], tmp_path: Path
     assert page.text("#detail h3") == "static_en/test-3"
     page.run("document.querySelector('#list a').focus()")
     page.press("\ue007")  # Enter
-    assert page.text("#detail h3") == "static_en/test-1"
+    page.wait(lambda: page.text("#detail h3") == "static_en/test-1")
     assert page.run("return document.querySelector('#list a[aria-current]').dataset.place") == "0"
 
 
