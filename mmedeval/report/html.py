@@ -647,7 +647,7 @@ def _browser(runs: Sequence[StoredRun], packed: Packed) -> str:
         '<label>Language<select id="in" disabled><option value="">all</option></select></label>'
         f'<label>Run<select id="run" disabled><option value="">{"any" if len(runs) > 1 else "this one"}</option>{options}</select></label>'
         f'<label>Answer<select id="verdict" disabled><option value="">any</option>{verdicts}{many}</select></label></form>'
-        '<p class="soft"><span id="count" role="status">Reading the questions …</span> '
+        '<p class="soft"><span id="count" role="status">Reading the questions …</span><span id="reading"></span> '
         '<span class="keys">· keys: <kbd>/</kbd> search, <kbd>j</kbd> <kbd>k</kbd> next and previous · quote “words that belong '
         "together”</span></p>"
         '<div class="browser"><div id="results" class="results" role="region" aria-label="Found questions" tabindex="0"><ol id="list"></ol>'

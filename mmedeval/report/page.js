@@ -256,7 +256,7 @@
   const PAGE = 60;
   let tasks = [];
   const items = [];
-  const answers = [];
+  let answers = [];
   const hay = []; // Texts in small letters, to be searched: of the questions, then of what each run wrote.
   let links = [];
   let byLink = new Map();
@@ -278,14 +278,25 @@
     });
     byLink = new Map(links.map((name, i) => [name, i]));
     hay.push(items.map((item, i) => small(`${links[i]}\n${item[2]}\n${item[4].join("\n")}\n${item[6]}`)));
-    for (let i = 0; i < runs.length; i += 1) {
-      at("count").textContent = `Reading the answers of run ${i + 1} of ${runs.length} …`;
-      answers.push(await part(i + 1));
-      const { outputs, failures } = answers[i];
-      const texts = outputs ? outputs.map((text) => (text ? small(text) : "")) : items.map(() => "");
+    answers = await part(1);
+    hay.push(...answers.map(({ failures }) => {
+      const texts = items.map(() => "");
       for (const [place, reason] of Object.entries(failures)) texts[place] = small(reason);
-      hay.push(texts);
+      return texts;
+    }));
+  }
+
+  // What the runs wrote is most of the page: it comes while questions can be looked at already.
+  async function readOutputs() {
+    for (let run = 0; run < runs.length; run += 1) {
+      at("reading").textContent = ` · reading the texts of run ${run + 1} of ${runs.length} …`;
+      const outputs = await part(run + 2);
+      if (outputs) outputs.forEach((text, i) => { if (text) hay[run + 1][i] = small(text); });
+      answers[run].outputs = outputs;
+      if (outputs && at("find").value.trim()) find();
+      if (outputs && current !== -1) show(current, false);
     }
+    at("reading").textContent = "";
   }
 
   // --- finding ---
@@ -404,6 +415,7 @@
     const { outputs, cut, failures, verdicts, truncated } = answers[run];
     if (failures[i] !== undefined) return [make("p", "odd", "No answer came:"), said(failures[i], "en", "")];
     if (verdicts[i] === "-") return [make("p", "none", "This run was not asked this question.")];
+    if (outputs === undefined) return [make("p", "none", "This text is still being read …")];
     if (!outputs || outputs[i] === null) return [];
     const text = outputs[i];
     const parts = [];
@@ -551,12 +563,7 @@
   });
 
   (async () => {
-    try {
-      await read();
-    } catch (error) {
-      at("count").textContent = `The samples cannot be read (${error.message}). The file may be damaged; make it again with mmedeval report.`;
-      throw error;
-    }
+    await read();
     at("in").append(...tasks.map(([task, language], i) => {
       const option = say("option", "", names[task] || task);
       option.value = String(i);
@@ -572,6 +579,11 @@
     window.addEventListener("hashchange", () => fromHash(true));
     find();
     if (!fromHash(false) && found.length) show(found[0], false);
+    await readOutputs();
     document.documentElement.dataset.ready = "yes";
-  })();
+  })().catch((error) => {
+    at("count").textContent = `The samples cannot be read (${error.message}). The file may be damaged; make it again with mmedeval report.`;
+    at("reading").textContent = "";
+    throw error;
+  });
 })();

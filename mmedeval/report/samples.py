@@ -31,7 +31,10 @@ Template = tuple[str | int, ...]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Packed:
-    """Parts for the page: the questions, then each run's answers. `longest` is where texts of models were cut, if any were."""
+    """Parts for the page: the questions, all runs' answers, then the texts that each run wrote, which are most of it.
+
+    `longest` is where texts were cut, if any were.
+    """
 
     parts: tuple[str, ...]
     longest: int | None
@@ -45,7 +48,8 @@ def pack_samples(runs: Sequence[StoredRun], most_characters: int = MOST_CHARACTE
     shortened = sum(len(each["cut"]) for each in answers)
     # Packing leaves Python's lock.
     with ThreadPoolExecutor(2) as pool:
-        parts = tuple(pool.map(pack, [_questions(runs, places), *answers]))
+        written = [each.pop("outputs") for each in answers]
+        parts = tuple(pool.map(pack, [_questions(runs, places), answers, *written]))
     return Packed(parts=parts, longest=longest if shortened else None, shortened=shortened)
 
 

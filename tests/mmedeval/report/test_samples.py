@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import bz2
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,12 @@ def rows(questions: Any) -> list[list[Any]]:
     return [[task[0], *row] for task in questions["tasks"] for row in zip(*task[2:], strict=True)]
 
 
+def read(parts: Sequence[str]) -> tuple[Any, ...]:
+    """The questions, then each run's answers with its texts."""
+    questions, answers, *written = map(opened, parts)
+    return questions, *({**each, "outputs": outputs} for each, outputs in zip(answers, written, strict=True))
+
+
 def opened(part: str) -> Any:
     return json.loads(bz2.decompress(base64.b85decode(part.translate(str.maketrans(",./", "<&>")))))
 
@@ -39,7 +45,7 @@ def test_what_is_packed_means_nothing_to_html_and_comes_back() -> None:
 @pytest.mark.parametrize("shots", [0, 2])
 def test_every_prompt_of_a_run_can_be_made_again_from_few_templates(store: Make, protocol: str, shots: int) -> None:
     (run,) = read_runs([store("a", protocol=protocol, shots=shots)])
-    questions, answers = map(opened, pack_samples([run]).parts)
+    questions, answers = read(pack_samples([run]).parts)
     assert len(answers["templates"]) <= 12
     stored = {result.key: result for result in run.results}
     for item, template in zip(rows(questions), answers["prompts"], strict=True):
@@ -66,7 +72,7 @@ def test_a_template_is_found_in_any_prompt(prompt: str, template: tuple[str | in
 
 def test_answers_stand_where_their_questions_do(store: Make) -> None:
     runs = read_runs([store("a"), store("b", "baseline:longest", tasks=("mmedbench_mini_ja",)), store("c", limit=3)])
-    questions, *answers = map(opened, pack_samples(runs).parts)
+    questions, *answers = read(pack_samples(runs).parts)
     assert len(rows(questions)) == 80
     for run, own in zip(runs, answers, strict=True):
         stored = {result.key: result for result in run.results}
@@ -90,7 +96,7 @@ def test_another_question_of_the_same_name_stands_beside_the_first(ask: Make) ->
     runs = read_runs(
         [ask(name, {"en": [make_sample(1, question=question)]}, write=write) for name, question in (("a", "old"), ("b", "new"))]
     )
-    questions, first, second = map(opened, pack_samples(runs).parts)
+    questions, first, second = read(pack_samples(runs).parts)
     assert [item[2] for item in rows(questions)] == ["old (1)", "new (1)"]
     assert (first["verdicts"], second["verdicts"]) == ("r-", "-r")
 
@@ -104,7 +110,7 @@ def test_texts_lose_their_middle_only_where_all_are_too_much(ask: Make) -> None:
     (run,) = read_runs([ask("a", {"en": [make_sample(n) for n in range(1, 5)]}, write=write)])
     assert pack_samples([run]).longest is None
     packed = pack_samples([run], most_characters=2_400)
-    own = opened(packed.parts[1])
+    own = read(packed.parts)[1]
     assert (packed.shortened, sum(map(len, own["outputs"])) <= 2_400) == (1, True)
     (head, gone), whole = own["cut"]["1"], run.results[1].output
     assert whole is not None
