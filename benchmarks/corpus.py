@@ -47,6 +47,7 @@ SHORTEST, LONGEST = 700, 6000
 LOOK = 0.1
 # The sum of all processes may be so many MiB more, whatever the size.
 MOST_GROWTH = 64.0
+MOST_STRANGE = 1e-4
 
 
 def main() -> int:
@@ -203,12 +204,18 @@ def watch(file: Path, workers: int) -> Mapping[str, Peak]:
 
 
 def processes(session: int) -> Mapping[int, tuple[float, float]]:
-    """What is resident now of each process of a session, and what was at most, in MiB."""
+    """What is resident now of each process of a session, and what was at most, in MiB.
+
+    A process that is being started is its parent once more, in the same memory, until it runs a program of its own.
+    """
     found = {}
+    leader = (Path("/proc") / str(session) / "cmdline").read_bytes()
     for folder in Path("/proc").glob("[0-9]*"):
         try:
             # Behind the name, which may hold anything: state, parent, group, session.
             if int((folder / "stat").read_text().rpartition(")")[2].split()[3]) != session:
+                continue
+            if folder.name != str(session) and (folder / "cmdline").read_bytes() == leader:
                 continue
             told = dict(line.split(":", 1) for line in (folder / "status").read_text().splitlines())
         except (FileNotFoundError, ProcessLookupError):
@@ -230,7 +237,14 @@ def show(peaks: Mapping[str, Peak], stats: Stats, documents: int, copies: int) -
     print(f"{max(each.worker for each in peaks.values()):20.0f}{max(each.all for each in peaks.values()):9.0f}")
     kept = {step: sum(each.kept[step] for each in stats.sources) for step in stats.steps}
     print(", ".join(f"{count:,} documents after {step}" for step, count in kept.items()))
-    passed = kept == {"extract": documents, "filter": documents, "dedup": documents - copies, "decontaminate": documents - copies}
+    # Of texts that are made up a few in a hundred thousand break a rule by chance; their copies, if they have any, go with them.
+    strange = kept["extract"] - kept["filter"]
+    passed = (
+        kept["extract"] == documents
+        and strange <= documents * MOST_STRANGE
+        and copies - strange <= kept["filter"] - kept["dedup"] <= copies
+        and kept["decontaminate"] == kept["dedup"]
+    )
     print(
         f"{sum(each.tokens or 0 for each in stats.sources):,} tokens; what is left is {'what should be' if passed else 'WRONG'}"
     )

@@ -16,12 +16,11 @@ from mmedeval.paired import (
     cohens_g,
     holm,
     interval,
-    quantile,
     resampled_means,
     smallest_drop,
     two_sided,
 )
-from mmedeval.stats import bootstrap_clustered
+from mmedeval.stats import bootstrap_clustered, quantile
 from mmedeval.types import join_letters
 
 READ = frozenset({RIGHT, WRONG})

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
-from mmedeval.stats import bootstrap_clustered
+from mmedeval.stats import bootstrap_clustered, quantile
 
 DRAWS = 5_000
 # Whole rows are resampled value by value, which takes longer.
@@ -318,14 +318,6 @@ class _Binomial:
 
 def _log_choose(n: int, k: int) -> float:
     return math.lgamma(n + 1) - math.lgamma(k + 1) - math.lgamma(n - k + 1)
-
-
-def quantile(ordered: Sequence[float], q: float) -> float:
-    """Linear interpolation between order statistics (type 7 of Hyndman and Fan, numpy's default)."""
-    position = q * (len(ordered) - 1)
-    below = math.floor(position)
-    above = min(below + 1, len(ordered) - 1)
-    return ordered[below] + (position - below) * (ordered[above] - ordered[below])
 
 
 def smallest_drop(changes: Changes, alpha: float = 0.05, *, sides: int = 2, power: float = POWER) -> float | None:

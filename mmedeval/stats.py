@@ -38,7 +38,7 @@ def bootstrap_mean(
     generator = random.Random(seed)
     columns = [_resampled_means(values, draws, generator) for values in strata]
     means = sorted(sum(column) / len(columns) for column in zip(*columns, strict=True))
-    return _quantile(means, (1 - confidence) / 2), _quantile(means, (1 + confidence) / 2)
+    return quantile(means, (1 - confidence) / 2), quantile(means, (1 + confidence) / 2)
 
 
 def bootstrap_clustered(
@@ -60,7 +60,7 @@ def bootstrap_clustered(
         if all(scored):
             means.append(sum(sum(column) / len(column) for column in scored) / columns)
     means.sort()
-    return _quantile(means, (1 - confidence) / 2), _quantile(means, (1 + confidence) / 2)
+    return quantile(means, (1 - confidence) / 2), quantile(means, (1 + confidence) / 2)
 
 
 def _resampled_means(values: Sequence[float], draws: int, generator: random.Random) -> list[float]:
@@ -103,7 +103,7 @@ def _bisect(table: Sequence[float], u: float) -> int:
     return low
 
 
-def _quantile(ordered: Sequence[float], q: float) -> float:
+def quantile(ordered: Sequence[float], q: float) -> float:
     """Linear interpolation between order statistics (type 7 of Hyndman and Fan, numpy's default)."""
     position = q * (len(ordered) - 1)
     below = math.floor(position)

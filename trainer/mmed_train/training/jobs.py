@@ -34,6 +34,8 @@ from mmedeval import DataError, MissingPackageError, ModelError, UsageError
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
 
+# The extras that bring what a setting needs; who wants another package installs it by its own name.
+EXTRAS = {"bitsandbytes": "qlora", "tensorboard": "tensorboard", "wandb": "wandb"}
 CROSSING = 'let them, as most published recipes do, with data.isolate = false, or try model.attention = "eager"'
 UNPACKED = 'train with data.batching = "grouped", or try model.attention = "eager"'
 
@@ -62,7 +64,7 @@ def obstacles(recipe: Recipe, *, devices: int, gpu: bool, here: bool) -> Iterato
     needs |= {f"logs.to = {name}": LOGGERS[name] for name in recipe.logs.to}
     for setting, packages in needs.items():
         if here and not any(map(find_spec, packages)):
-            yield MissingPackageError(setting, [packages[0].replace("_", "-")], None)
+            yield MissingPackageError(setting, [packages[0].replace("_", "-")], EXTRAS.get(packages[0]))
 
 
 def read_job(recipe: Recipe, *, say: Callable[[str], None]) -> Job:
