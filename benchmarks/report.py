@@ -203,7 +203,7 @@ def make(paths: Sequence[Path], file: Path) -> tuple[float, float, float]:
 
 
 def search(file: Path) -> tuple[float, float, dict[str, tuple[float, str]]]:
-    """Seconds until samples are shown and until all texts are read, and for each query the median time until its list is laid out."""
+    """Seconds until samples are shown and until all texts are read, and by query the median time until its list is laid out."""
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
     from selenium.webdriver.chrome.service import Service

@@ -324,7 +324,7 @@ def test_the_page_may_neither_ask_a_network_nor_run_other_code(page: Page, store
 def test_damaged_data_are_told_of_and_the_rest_stays(page: Page, store: Make, tmp_path: Path, part: int, rows: int) -> None:
     file = write_page(read_runs([store("a", limit=2)]), tmp_path / "report.html")
     text = file.read_text(encoding="utf-8")
-    start = text.index(f'id="part-{part}">') + 25
+    start = text.index(mark := f'id="part-{part}">') + len(mark)
     file.write_text(text[:start] + "00000" + text[start + 5 :], encoding="utf-8")
     page.browser.get(file.as_uri())
     page.wait(lambda: "cannot be read" in page.text("#count"))
