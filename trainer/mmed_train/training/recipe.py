@@ -88,7 +88,7 @@ class Train:
     warmup: float = option(0.03, "below 1: a share of the steps; else steps")
     decay: float = option(0.1, "wsd: the share of the steps over which the rate falls")
     min_lr: float = option(0.0, "cosine and wsd: where the rate ends, as a share of `lr`")
-    optimizer: str = option("adamw_torch", "a name that transformers' TrainingArguments knows")
+    optimizer: str = option("adamw_torch_fused", "a name that transformers' TrainingArguments knows")
     weight_decay: float = option(0.0, "AdamW's")
     beta1: float = option(0.9, "AdamW's")
     beta2: float = option(0.999, "AdamW's")

@@ -45,7 +45,7 @@ def test_a_plan_fits_into_a_terminal_and_tells_all(width: int, recipe: Path, mon
         "8 rows at once x 2 devices = 16 rows",
         "epochs end at",
         "weights in float32",
-        "optimizer state (adamw_torch)",
+        "optimizer state (adamw_torch_fused)",
         "it fits: H100 has 80.0 GiB, of which 75.0 GiB can be used",
         "2 x H100",
         "a checkpoint",
