@@ -246,16 +246,44 @@ def _log_cosh(x: float) -> float:
 
 
 def interval(changes: Changes, confidence: float = 0.95, *, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
-    """The interval of the mean difference: Tango's for one task, for several a percentile bootstrap stratified by task.
+    """The interval of the mean difference: Tango's for one task, for several a bootstrap, at each end or wider.
 
-    Questions that the tasks share are resampled as a whole. Where nothing changed at all there is nothing to resample: the
-    interval is then the mean of the tasks' own ends, which holds however the tasks hang together.
+    A resample holds no change that the items do not show: where one was gained and none lost, no bootstrap knows of a loss. So
+    an end is never nearer than that made of the tasks' own ends.
     """
     if len(changes.tasks) == 1:
         return score_interval(changes.tasks[0], confidence)
+    low, high = from_tasks(changes, confidence)
     if not any(task.changed for task in changes.tasks):
-        ends = [score_interval(task, confidence) for task in changes.tasks]
-        return math.fsum(low for low, _ in ends) / len(ends), math.fsum(high for _, high in ends) / len(ends)
+        return low, high
+    lowest, highest = bootstrapped(changes, confidence, draws=draws, seed=seed)
+    return min(low, lowest), max(high, highest)
+
+
+def from_tasks(changes: Changes, confidence: float) -> tuple[float, float]:
+    """The interval of a mean of differences from each one's own: the distances to their ends are summed as variances are.
+
+    Source: G. Y. Zou, A. Donner, "Construction of confidence limits about effect measures: a general approach", Statistics in
+    Medicine 27 (2008) 1693-1702. Where the tasks share questions these distances grow as the variance does, counted as if one
+    more question had changed in all tasks: what few changes cannot tell is taken as if the tasks changed together.
+    """
+    k = len(changes.tasks)
+    ends = [(task.difference, *score_interval(task, confidence)) for task in changes.tasks]
+    wider = 1.0
+    if changes.rows is not None:
+        weights, scale = changes.weights()
+        together = sum(times * weight * weight for weight, times in weights.items()) / scale**2
+        apart = math.fsum(task.changed / (k * task.n) ** 2 for task in changes.tasks)
+        together += math.fsum(1 / (k * task.n) for task in changes.tasks) ** 2
+        apart += math.fsum(1 / (k * task.n) ** 2 for task in changes.tasks)
+        wider = math.sqrt(max(1.0, together / apart))
+    below = wider * math.hypot(*(value - low for value, low, _ in ends)) / k
+    above = wider * math.hypot(*(high - value for value, _, high in ends)) / k
+    return max(-1.0, changes.difference - below), min(1.0, changes.difference + above)
+
+
+def bootstrapped(changes: Changes, confidence: float = 0.95, *, draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
+    """A percentile bootstrap stratified by task; questions that the tasks share are resampled as a whole."""
     if changes.rows is not None:
         return bootstrap_clustered(changes.rows, confidence=confidence, draws=min(draws, CLUSTER_DRAWS), seed=seed)
     generator = random.Random(seed)
