@@ -126,7 +126,7 @@ class Comparison:
 
 def differences(base: Outcomes, new: Outcomes) -> list[str]:
     """What makes two runs no fair comparison, a phrase each. Models may differ, and the seed: these are what is compared."""
-    found = []
+    found = [f"{run.name} is a part of a run, stopped early" for run in (base, new) if run.part]
     for what in ("protocol", "shots"):
         found += _differs(what, getattr(base, what), getattr(new, what))
     for name in sorted({*(base.sampling or {}), *(new.sampling or {})} - {"seed"}):

@@ -13,7 +13,7 @@ from typing import Any, Literal
 from mmedeval.aggregate import ACCURACIES, AVERAGE
 from mmedeval.compare import Pairs, changes_of, groups_of, pair, refuse
 from mmedeval.errors import DataError, UnknownNameError, UsageError
-from mmedeval.outcomes import FAILED, RIGHT, UNREAD, Outcomes
+from mmedeval.outcomes import FAILED, RIGHT, UNREAD, Outcomes, refuse_part
 from mmedeval.paired import Changes, holm, interval, of_a_drop
 from mmedeval.types import Aggregate
 
@@ -201,6 +201,7 @@ def gate(base: Outcomes | None, run: Outcomes, rules: Rules) -> Verdict:
     """Holds a run against a baseline and least values. Raises `UsageError` for what cannot be compared."""
     if base is None and not rules.minimum:
         raise UsageError("nothing to hold the run against; give --baseline FILE, or a least value as in --min accuracy=0.6")
+    refuse_part(run)
     drops = () if base is None else _drop_checks(base, run, rules)
     minimums = _minimum_checks(run, rules)
     answers = [*(check.answer for check in drops), *(check.answer for check in minimums)]

@@ -13,6 +13,7 @@ from typing import Any
 
 from mmedeval.errors import StoreError, UsageError
 from mmedeval.runs import StoredRun, read_runs
+from mmedeval.store import figure_from_json
 from mmedeval.text import to_json
 from mmedeval.types import Aggregate, SampleResult, Status, digest
 
@@ -62,6 +63,8 @@ class Outcomes:
     tasks: Mapping[str, TaskOutcomes]
     figures: Sequence[Aggregate]
     results: Mapping[tuple[str, str], SampleResult] | None = None
+    part: bool = False
+    """Whether it was stopped early: its items are not all that were to be asked."""
 
     @property
     def items(self) -> int:
@@ -74,6 +77,9 @@ def read_outcomes(paths: Sequence[Path]) -> list[Outcomes]:
     Raises `UsageError` and `StoreError` for what is neither, is damaged, or holds no answer at all.
     """
     files = {path for path in paths if path.is_file()}
+    twice = next((path for path in files if paths.count(path) > 1), None)
+    if twice is not None:
+        raise UsageError(f"{twice} is named twice; name each run once")
     with _no_garbage():
         runs = {run.path: _of_run(run) for run in read_runs([path for path in paths if path not in files])}
     found = [_read_baseline(path) if path in files else runs[path] for path in paths]
@@ -126,6 +132,7 @@ def _of_run(run: StoredRun) -> Outcomes:
             tasks=tasks,
             figures=run.aggregates,
             results={result.key: result for result in run.results},
+            part="stopped_early" in data,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StoreError(
@@ -161,6 +168,12 @@ def questions_digest(run: Outcomes, task: str) -> str:
     if run.results is None:
         return about.questions
     return digest([run.results[task, name].sample.contents() for name in about.ids])
+
+
+def refuse_part(run: Outcomes) -> None:
+    """Raises `UsageError` for a run that was stopped early: its figures are of the items that happened to be asked."""
+    if run.part:
+        raise UsageError(f"{run.path} is a part of a run, stopped early after {run.items} items; run it without --stop-early")
 
 
 # --- baselines ---
@@ -201,7 +214,11 @@ def baseline(run: Outcomes) -> dict[str, Any]:
 
 
 def write_baseline(run: Outcomes, file: Path) -> None:
-    """Writes a baseline in lines that a version control system can show. A file that is no baseline is not overwritten."""
+    """Writes a baseline in lines that a version control system can show.
+
+    Raises `UsageError` for a part of a run, and where a file is there that is no baseline.
+    """
+    refuse_part(run)
     if file.exists() and not (file.is_file() and _is_baseline(file)):
         raise UsageError(f"{file} is there and is no baseline; choose another file with -o")
     content = baseline(run)
@@ -255,14 +272,14 @@ def _read_baseline(file: Path) -> Outcomes:
             model=str(data["model"]),
             protocol=str(data["protocol"]),
             shots=int(data["shots"]),
-            sampling=data["sampling"],
+            sampling=None if data["sampling"] is None else dict(data["sampling"]),
             metric_args=dict(data["metric_args"]),
             fingerprint=str(data["fingerprint"]),
             made=str(data["made"]),
             tasks={name: _task_from_json(task) for name, task in data["tasks"].items()},
-            figures=[Aggregate(**row) for row in data["results"]],
+            figures=[figure_from_json(row) for row in data["results"]],
         )
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise StoreError(f"{file} is damaged: {type(error).__name__}: {error}; make it again: mmedeval baseline") from error
 
 

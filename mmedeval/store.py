@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -192,11 +193,29 @@ def rewrite(path: Path, record: Mapping[str, Any], results: Sequence[SampleResul
 
 def record_from_json(data: Mapping[str, Any]) -> RunRecord:
     try:
-        return RunRecord(data=data, aggregates=tuple(Aggregate(**row) for row in data["results"]))
-    except TypeError as error:
+        return RunRecord(data=data, aggregates=tuple(map(figure_from_json, data["results"])))
+    except (TypeError, ValueError) as error:
         raise StoreError(
             f"{RECORD} is damaged: not all its results are figures ({error}); restore it, or run again with another --out"
         ) from error
+
+
+def figure_from_json(row: Mapping[str, Any]) -> Aggregate:
+    """A figure as it is stored. Raises `TypeError` and `ValueError` for what is none."""
+    figure = Aggregate(**row)
+    for name in ("metric", "task", "language"):
+        if not isinstance(getattr(figure, name), str):
+            raise TypeError(f"{name} is {getattr(figure, name)!r}, no text")
+    for name in ("n", "scored", "unread", "failed", "unscored"):
+        if type(getattr(figure, name)) is not int or getattr(figure, name) < 0:
+            raise ValueError(f"{name} is {getattr(figure, name)!r}, no count")
+    for name in ("value", "low", "high", "chance", "scale"):
+        number = getattr(figure, name)
+        if number is None and name != "scale":
+            continue
+        if isinstance(number, bool) or not isinstance(number, int | float) or not abs(number) < math.inf:
+            raise ValueError(f"{name} is {number!r}, no number")
+    return figure
 
 
 def sample_to_json(result: SampleResult) -> dict[str, Any]:
@@ -253,7 +272,7 @@ def _parse_lines(file: Path, content: bytes) -> Iterator[SampleResult]:
     for number, raw in enumerate(content.split(b"\n")[:-1], start=1):
         try:
             yield sample_from_json(json.loads(raw))
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreError(
                 f"{file}:{number}: not a line of a run ({type(error).__name__}: {error}); restore the file, or start again in "
                 "another folder with --out"
@@ -263,7 +282,7 @@ def _parse_lines(file: Path, content: bytes) -> Iterator[SampleResult]:
 def _read_json(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(_read_bytes(file))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreError(f"{file} is damaged: {error}; restore it, or start again in another folder with --out") from error
     if not isinstance(data, dict):
         raise StoreError(f"{file} is damaged: not an object; restore it, or start again in another folder with --out")

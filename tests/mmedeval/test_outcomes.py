@@ -20,6 +20,9 @@ from mmedeval.types import RunPlan, digest
 TASKS = ("mmedbench_mini_en", "mmedbench_mini_ja")
 
 
+INFINITE = float("inf")
+
+
 def stored(out: Path, model: str = "baseline:random", **choices: object) -> Path:
     plan = RunPlan(model=model, **{"tasks": TASKS, "limit": 8, **choices})  # type: ignore[arg-type]
     return run(plan, Catalog(make_host()), out)[1]
@@ -176,6 +179,36 @@ def test_a_baseline_with_other_things_in_it_is_refused_even_with_a_digest_that_f
     file.write_text(signed(content))
     with pytest.raises(StoreError, match=r"b.*json is damaged: .*; make it again: mmedeval baseline"):
         read_outcomes([file])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content.update(shots=INFINITE),
+        lambda content: content.update(sampling=INFINITE),
+        lambda content: content.update(sampling="greedy"),
+        lambda content: content["results"][0].update(metric=[]),
+        lambda content: content["results"][0].update(task={}),
+        lambda content: content["results"][0].update(value="high"),
+        lambda content: content["results"][0].update(value=INFINITE),
+        lambda content: content["results"][0].update(low=True),
+        lambda content: content["results"][0].update(n=-1),
+        lambda content: content["results"][0].update(scale=None),
+    ],
+)
+def test_a_baseline_whose_figures_are_none_is_refused_even_with_a_digest_that_fits(tmp_path: Path, change: object) -> None:
+    file = made(tmp_path, tasks=("mmedbench_mini_en",))
+    content = json.loads(file.read_text())
+    change(content)  # type: ignore[operator]
+    file.write_text(signed(content))
+    with pytest.raises(StoreError, match=r"b.*json is damaged: .*; make it again: mmedeval baseline"):
+        read_outcomes([file])
+
+
+def test_a_baseline_that_is_named_twice_is_refused(tmp_path: Path) -> None:
+    file = made(tmp_path)
+    with pytest.raises(UsageError, match=r"baseline\.json is named twice; name each run once"):
+        read_outcomes([file, file])
 
 
 def test_names_of_runs_and_baselines_tell_them_apart(tmp_path: Path) -> None:

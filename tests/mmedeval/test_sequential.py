@@ -19,7 +19,7 @@ from mmedeval import StoreError, UsageError, hookimpl
 from mmedeval.catalog import Catalog
 from mmedeval.cli import cli
 from mmedeval.compare import compare
-from mmedeval.gate import Rules
+from mmedeval.gate import Rules, gate
 from mmedeval.host import make_host
 from mmedeval.outcomes import read_outcomes, write_baseline
 from mmedeval.runner import RunStopped, rescore, run
@@ -221,8 +221,17 @@ def test_a_part_is_read_like_a_run_and_compared_like_none(tmp_path: Path, base: 
     _, path = run(plan, offer(model(0.4)), tmp_path / "run")
     (stored,) = read_runs([path])
     assert len(stored.results) == 50
-    with pytest.raises(UsageError, match="has other items"):
-        compare(*read_outcomes([base, path]))
+    parts = read_outcomes([base, path])
+    with pytest.raises(UsageError, match=r"is a part of a run, stopped early; .* has other items"):
+        compare(*parts)
+    # Not even with a part of the same items: which they are hangs on the answers.
+    with pytest.raises(UsageError, match="is a part of a run, stopped early"):
+        compare(parts[1], dataclasses.replace(parts[1], part=False))
+    with pytest.raises(UsageError, match="is a part of a run, stopped early after 50 items; run it without --stop-early"):
+        gate(None, parts[1], Rules(minimum={"accuracy": 0.1}))
+    with pytest.raises(UsageError, match="is a part of a run, stopped early after 50 items; run it without --stop-early"):
+        write_baseline(parts[1], tmp_path / "base.json")
+    assert not (tmp_path / "base.json").exists()
     # Nor is it anybody's baseline.
     with pytest.raises(UsageError, match="has other items"):
         run(dataclasses.replace(PLAN, stop_early=StopEarly(baseline=path)), offer(model(0.4)), tmp_path / "other")

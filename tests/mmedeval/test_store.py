@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import re
 import subprocess
@@ -152,7 +153,9 @@ def test_a_damaged_plan_is_a_sentence_and_stays_as_it_is(tmp_path: Path, content
     assert contents(path) == before
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"{}", b'{"format": 99}'], ids=repr)
+@pytest.mark.parametrize(
+    "content", [b"", b"{", b"\xff", b"[]", b"{}", b'{"format": 99}', b"[" * 100_000], ids=lambda each: repr(each[:20])
+)
 def test_a_record_that_is_damaged_or_of_another_format_is_a_sentence(tmp_path: Path, content: bytes) -> None:
     path = filled(tmp_path / "run", [result(1)])
     (path / RECORD).write_bytes(content)
@@ -160,7 +163,23 @@ def test_a_record_that_is_damaged_or_of_another_format_is_a_sentence(tmp_path: P
         read_record(path)
 
 
-@pytest.mark.parametrize("results", [[{"metric": "accuracy"}], [3], 3, [{"metric": "accuracy", "odd": 1}]], ids=repr)
+FIGURE = {"metric": "accuracy", "task": "t", "language": "ja", "value": 0.5, "low": 0.4, "high": 0.6, "n": 4, "scored": 4}
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        [{"metric": "accuracy"}],
+        [3],
+        3,
+        [{"metric": "accuracy", "odd": 1}],
+        [{**FIGURE, "value": "0.5"}],
+        [{**FIGURE, "high": math.nan}],
+        [{**FIGURE, "n": None}],
+        [{**FIGURE, "task": 3}],
+    ],
+    ids=repr,
+)
 def test_a_record_whose_results_are_no_figures_is_a_sentence(results: object) -> None:
     with pytest.raises(StoreError, match=r"record\.json is damaged: .*restore it"):
         record_from_json({"results": results})
