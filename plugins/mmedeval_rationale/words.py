@@ -17,6 +17,10 @@ from typing import Any
 _MARKS = r"\w\u0300-\u036f"
 _ENGLISH = re.compile(rf"\d+(?:[.,]\d+)+|[{_MARKS}]+(?:'[{_MARKS}]+)*|[^\w\s]")
 _OTHERS = re.compile(rf"\d+(?:[.,]\d+)+|[{_MARKS}]+'?|[^\w\s]")
+# What MeCab can be given: half a surrogate pair has no UTF-8, and a NUL ends its text.
+_UNFIT = re.compile(r"[\ud800-\udfff]")
+# It takes the square of the time for letters without a space, and ends the process at some hundred thousand.
+_LONGEST = 8192
 # Two texts for each of the 3,426 items of the largest task.
 _REMEMBERED = 8192
 
@@ -86,4 +90,10 @@ def _mecab() -> Callable[[str], list[str]]:
     # Named, since another dictionary on the machine would cut otherwise.
     folder = Path(unidic_lite.DICDIR)
     tagger = fugashi.Tagger(f'-r "{folder / "mecabrc"}" -d "{folder}" -Owakati')
-    return lambda line: tagger.parse(line).split()
+
+    def cut(line: str) -> list[str]:
+        line = _UNFIT.sub("\ufffd", line).replace("\0", " ")
+        pieces = (line[start : start + _LONGEST] for start in range(0, len(line), _LONGEST))
+        return [word for piece in pieces for word in tagger.parse(piece).split()]
+
+    return cut

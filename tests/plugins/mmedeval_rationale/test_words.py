@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from mmedeval_rationale.words import bare_words, describe, words
@@ -35,6 +38,18 @@ def test_white_space_and_new_lines_are_no_words(language: str) -> None:
     assert words(" \n\t\u3000\n", language) == ()
     assert words("A1\r\nB2\n\n", language) == words("A1 B2", language)
     assert all(word.strip() == word for word in words("血 糖\u3000A  B\n", language))
+
+
+@pytest.mark.parametrize("language", ["en", "zh", "ja", "fr", "ru", "es"])
+def test_half_a_surrogate_pair_is_a_sign_like_another_and_a_nul_ends_no_text(language: str) -> None:
+    assert bare_words("A1 \ud800 B2 \x00 C3", language) == bare_words("A1 B2 C3", language)
+    assert len(words("A1 \ud800 B2", language)) == len(words("A1 % B2", language))
+
+
+def test_letters_without_an_end_do_not_end_the_process() -> None:
+    """A process of its own, as it would be killed."""
+    program = "from mmedeval_rationale.words import words; print(len(''.join(words('x' * 300_000, 'ja'))))"
+    assert subprocess.run([sys.executable, "-c", program], capture_output=True, text=True).stdout == "300000\n"
 
 
 def test_bare_words_are_lower_case_and_without_signs() -> None:
