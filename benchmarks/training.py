@@ -158,7 +158,7 @@ def finetuning(folder: Path, base: Path, turns: int) -> None:
             recipe(
                 folder, "finetune", name,
                 model={"path": str(base)},
-                data={"tasks": ["mmedbench_mini"], "protocols": ["paper", "paper-direct"], "batching": batching},
+                data={"tasks": ["mmedbench_mini"], "protocols": ["paper", "paper-direct"], "batching": batching, "limit": 6},
                 train={"batch": batch, "log_every": 10**6},
             ),
             say=print,
