@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,14 +15,15 @@ from mmedeval.trend import Trend
 from mmedeval.verdict_tables import Grid
 
 LEFT = frozenset({"language", "metric", "checkpoint", "verdict", ""})
+_COMMAND = re.compile(r":(?=:)|##(?=\[)")
 COLOURS: dict[Answer, str] = {"holds": "green", "fails": "red", "cannot tell": "yellow"}
 
 
 def print_baseline(run: Outcomes, file: Path) -> None:
     console = make_console()
     tasks = f"{len(run.tasks)} task{'' if len(run.tasks) == 1 else 's'}"
-    console.print(plain(f"{run.name}: {run.items} items in {tasks}; {file.stat().st_size / 1000:.1f} kB in {file}"))
-    console.print(plain(f"hold a run against it: mmedeval gate --baseline {file} --run RUN"), style="dim")
+    console.print(plain(_line(f"{run.name}: {run.items} items in {tasks}; {file.stat().st_size / 1000:.1f} kB in {file}")))
+    console.print(plain(_line(f"hold a run against it: mmedeval gate --baseline {file} --run RUN")), style="dim")
 
 
 def print_comparison(comparison: Comparison, *, items: bool) -> None:
@@ -67,15 +69,15 @@ def _print_grids(grids: Sequence[Grid]) -> None:
     console = make_console()
     for grid in grids:
         if grid.title is not None:
-            console.print(plain(grid.title), style="italic")
+            console.print(plain(_line(grid.title)), style="italic")
         table = make_table()
         for heading in grid.headings:
-            table.add_column(plain(heading), justify="left" if heading in LEFT else "right", no_wrap=True)
+            table.add_column(plain(_line(heading)), justify="left" if heading in LEFT else "right", no_wrap=True)
         for number, row in enumerate(grid.rows):
             strong = number in grid.strong
             if strong and len(grid.rows) > 1 and "metric" not in grid.headings:
                 table.add_section()
-            table.add_row(*map(plain, row), style="bold" if strong else None)
+            table.add_row(*(plain(_line(cell)) for cell in row), style="bold" if strong else None)
         print_table(console, table)
         console.print()
 
@@ -87,5 +89,5 @@ def _print_notes(notes: Sequence[str]) -> None:
 
 
 def _line(text: str) -> str:
-    """A line that begins with words of ours: one that began with `::` would be a command to a runner of GitHub."""
-    return " ".join(text.split())
+    """One line, without what is a command to a runner of GitHub: `::` where a line begins, wrapped or not, and `##[` anywhere."""
+    return _COMMAND.sub(r"\g<0> ", " ".join(text.split()))

@@ -101,8 +101,29 @@ def test_items_are_shown_with_their_texts_and_begin_with_words_of_ours() -> None
     file.write_text("\n".join(map(json.dumps, lines)) + "\n")
     out = done("compare", "random", "longest", "--items")
     assert "mmedbench_mini_en/test-1 gained" in out
-    assert "asked: ::stop-commands:: ::error::x\\x1b[31m" in out
-    assert not any(line.lstrip().startswith("::") for line in out.splitlines())
+    assert "asked: : :stop-commands: : : :error: :x\\x1b[31m" in out
+    assert "::" not in out
+
+
+def test_no_name_of_a_model_or_a_task_becomes_a_command_to_a_runner(folder: Path) -> None:
+    """A runner takes `::` at the beginning of any line, also one that was wrapped, and `##[` wherever it stands."""
+    for name in ("random", "longest"):
+        file = folder / name / "record.json"
+        record = file.read_text().replace('"mmedbench_mini"', json.dumps("x\n::error::x"))
+        data = json.loads(record)
+        data["model"]["reference"] = f"{'::error::x ' * 20}##[error]{name}"
+        file.write_text(json.dumps(data))
+    done("baseline", "random", "-o", "b.json")
+    for arguments in (
+        ("baseline", "random", "-o", "b.json"),
+        ("compare", "random", "longest"),
+        ("trend", "random", "longest"),
+        ("gate", "--baseline", "random", "--run", "longest", "--min", "accuracy=0.1"),
+    ):
+        out = call(*arguments).stdout
+        assert "error: :" in out
+        assert not any(line.lstrip().startswith("::") for line in out.splitlines())
+        assert "##[" not in out
 
 
 def test_a_comparison_is_refused_with_what_differs_unless_it_is_forced() -> None:
