@@ -138,7 +138,8 @@ def read_rules(file: Path) -> dict[str, Any]:
         content = tomllib.loads(text)
     except FileNotFoundError as error:
         raise UsageError(f"--config {file} does not exist") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    # A ValueError is also what Python says of a number with thousands of digits.
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"--config {file} cannot be read: {error}") from error
     settings: dict[str, Any] = {}
     for key, value in content.items():
@@ -147,16 +148,26 @@ def read_rules(file: Path) -> dict[str, Any]:
             raise UnknownNameError(f"setting in {file}:{line}", key, _SETTINGS)
         (wanted, types), _ = _SETTINGS[name]
         if not _is_a(value, types):
-            raise DataError.at(file, line, f"{key} is {value!r}; it must be {wanted}")
+            raise DataError.at(file, line, f"{key} is {_shortly(value)}; it must be {wanted}")
         settings[name] = value
     for metric, least in settings.get("min", {}).items():
         if not _is_a(least, _NUMBER[1]):
-            raise DataError.at(file, _line_of(text, metric), f"the least {metric} is {least!r}; it must be a number")
+            raise DataError.at(file, _line_of(text, metric), f"the least {metric} is {_shortly(least)}; it must be a number")
     return settings
 
 
 def _is_a(value: object, types: tuple[type, ...]) -> bool:
-    return isinstance(value, types) and (bool in types or not isinstance(value, bool))
+    return isinstance(value, types) and (bool in types or not isinstance(value, bool)) and not _is_endless(value)
+
+
+def _is_endless(value: object) -> bool:
+    """TOML's whole numbers may be any; with those beyond a float's nothing can be reckoned, nor can all of them be printed."""
+    return isinstance(value, int) and value.bit_length() > 1000
+
+
+def _shortly(value: object) -> str:
+    text = "of more than 300 digits" if _is_endless(value) else repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
 
 
 def _line_of(text: str, key: str) -> int:

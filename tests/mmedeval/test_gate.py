@@ -160,6 +160,16 @@ def test_a_files_settings_are_read_by_their_names(tmp_path: Path) -> None:
         ("\n[min]\naccuracy = 'high'\n", DataError, r"gate.toml:3: the least accuracy is 'high'; it must be a number"),
         ("min = {accuracy = true}\n", DataError, r"gate.toml:1: the least accuracy is True"),
         ("max-drop == 1\n", UsageError, r"gate.toml cannot be read: .*line 1"),
+        pytest.param(
+            f"detect = {'9' * 400}\n", DataError, r"toml:1: detect is of more than 300 digits; it must", id="long number"
+        ),
+        pytest.param(
+            f"[min]\naccuracy = 0x{'f' * 9000}\n", DataError, r"toml:2: the least accuracy is of more", id="hexadecimal"
+        ),
+        pytest.param(
+            f"detect = {'9' * 5000}\n", UsageError, r"gate.toml cannot be read: .*digits", id="longer than Python reads"
+        ),
+        pytest.param(f"x = {'[' * 3000}{']' * 3000}\n", UsageError, r"gate.toml cannot be read: .*recursion", id="deep"),
     ],
 )
 def test_what_is_wrong_in_a_file_is_told_with_its_line(tmp_path: Path, text: str, error: type[Exception], said: str) -> None:
