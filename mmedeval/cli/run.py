@@ -26,7 +26,8 @@ def _load_config(ctx: click.Context, _: click.Parameter, value: Path | None) -> 
         content = tomllib.loads(value.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise UsageError(f"--config {value} does not exist") from error
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    # A ValueError is also what Python says of a number with thousands of digits.
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(f"--config {value} cannot be read: {error}") from error
     names = {
         option.removeprefix("--"): parameter

@@ -579,6 +579,8 @@ def test_names_with_underscores_and_strings_do_as_well_in_a_config_file(tmp_path
         (b"shots = \n", ["run.toml", "line 1"]),
         (b"shots = 1\nshots = 2\n", ["run.toml", "line 2"]),
         ("tasks = 'é'\n".encode("latin-1"), ["run.toml", "cannot be read"]),
+        (b"limit = " + b"9" * 5000, ["run.toml", "cannot be read", "digits"]),
+        (b"limit = " + b"[" * 3000, ["run.toml", "cannot be read", "recursion"]),
         (b"shots = 'three'\n", ["shots", "three"]),
         (b"shots = [1, 2]\n", ["shots", "1,2"]),
         (b"limit = 2.5\n", ["limit", "2.5"]),
@@ -587,7 +589,7 @@ def test_names_with_underscores_and_strings_do_as_well_in_a_config_file(tmp_path
         (b"model-arg = 'seed'\n", ["seed", "NAME=VALUE"]),
         (b"protocol = 'lettre'\n", ["lettre", "letter"]),
     ],
-    ids=repr,
+    ids=lambda value: repr(value)[:40],
 )
 def test_a_config_file_that_cannot_be_used_is_one_sentence(tmp_path: Path, content: bytes, words: list[str]) -> None:
     (tmp_path / "run.toml").write_bytes(content)
