@@ -13,7 +13,7 @@ from mmedeval.aggregate import TaskScores, aggregate_all, figures_as_json
 from mmedeval.errors import UsageError
 from mmedeval.runs import StoredRun
 from mmedeval.stats import bootstrap_mean, wilson
-from mmedeval.types import Letters, Sample, SampleResult, Status
+from mmedeval.types import Sample, SampleResult, Status
 
 # The figures over orders, in the order of a table.
 EVERY, MEAN, SAME = "right_in_all_orders", "mean_over_orders", "same_answer"
@@ -32,12 +32,6 @@ def rotated(sample: Sample, amount: int) -> Sample:
     options = {letter: texts[(i + amount) % count] for i, letter in enumerate(letters)}
     answer = frozenset(letters[(letters.index(letter) - amount) % count] for letter in sample.answer)
     return dataclasses.replace(sample, options=options, answer=answer)
-
-
-def original_letters(chosen: Letters, sample: Sample, amount: int) -> Letters:
-    """The letters that the texts behind `chosen` have in the given order."""
-    letters = tuple(sample.options)
-    return frozenset(letters[(letters.index(letter) + amount) % len(letters)] for letter in chosen)
 
 
 def rotation_summary(
@@ -60,7 +54,8 @@ def rotation_summary(
             status = _worst(orders)
             worst.append(dataclasses.replace(orders[0], status=status))
             right = [float(result.right is True) for result in orders]
-            texts = {original_letters(each.prediction, each.sample, each.rotation) for each in orders if each.prediction}
+            # By text, not by letter: of two options that read the same it is all one which is chosen.
+            texts = {frozenset(each.sample.options[letter] for letter in each.prediction) for each in orders if each.prediction}
             values[EVERY].append(float(all(right)) if status == "ok" else None)
             values[MEAN].append(fmean(right) if status == "ok" else None)
             values[SAME].append(float(len(texts) == 1) if status == "ok" else None)

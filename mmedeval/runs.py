@@ -74,9 +74,8 @@ def _read(path: Path) -> StoredRun:
             f"{sum(counted.values())} counted); restore it, or run again with another --out"
         )
     aggregates = record_from_json(data).aggregates
-    return StoredRun(
-        name=Path(data["model"]["reference"].rstrip("/")).name, path=path, data=data, aggregates=aggregates, results=results
-    )
+    name = Path(data["model"]["reference"].rstrip("/")).name + (" (a part)" if "stopped_early" in data else "")
+    return StoredRun(name=name, path=path, data=data, aggregates=aggregates, results=results)
 
 
 def _named(runs: Sequence[StoredRun]) -> list[StoredRun]:

@@ -155,7 +155,10 @@ def read_record(path: Path) -> dict[str, Any]:
     if file.exists():
         record = _read_json(file)
         if record.get("format") != FORMAT:
-            raise StoreError(f"{file} has format {record.get('format')!r}; this version reads format {FORMAT}")
+            raise StoreError(
+                f"{file} has format {record.get('format')!r}; this version reads format {FORMAT}; read it with the version that "
+                "wrote it, or run again"
+            )
         missing = [key for key in RECORD_KEYS if key not in record]
         if missing:
             raise StoreError(f"{file} is damaged: it lacks {missing[0]!r}; restore it, or run again with another --out")

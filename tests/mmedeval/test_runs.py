@@ -37,6 +37,13 @@ def test_runs_that_differ_in_nothing_a_name_shows_are_told_apart_by_their_folder
     assert [each.name for each in read_runs(paths)] == ["baseline:random (a)", "baseline:random (b)"]
 
 
+def test_a_run_that_was_stopped_early_is_called_a_part(tmp_path: Path) -> None:
+    path = stored(tmp_path / "a")
+    record = json.loads((path / "record.json").read_text())
+    (path / "record.json").write_text(json.dumps({**record, "stopped_early": "it holds"}))
+    assert [each.name for each in read_runs([path])] == ["baseline:random (a part)"]
+
+
 def test_the_same_run_twice_is_refused(tmp_path: Path) -> None:
     first, again = stored(tmp_path / "a"), stored(tmp_path / "b")
     for other in (first, again, tmp_path / "b" / ".." / "a"):
