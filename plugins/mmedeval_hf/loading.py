@@ -86,6 +86,8 @@ def _with_adapter(model: Any, adapter: ModelFolder) -> Any:
     with _sentence(f"the adapter in {adapter.path} does not fit its base model"), warnings.catch_warnings():
         # peft warns, and goes on with the base alone, where the file does not hold all that its configuration promises.
         warnings.filterwarnings("error", message="Found missing adapter keys")
+        # And it asks transformers by an old name.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")
         # Through peft itself: transformers' own loading loses the magnitude vectors of DoRA in silence.
         adapted = PeftModel.from_pretrained(model, adapter.path)
         weights = adapter.path / "adapter_model.safetensors"
