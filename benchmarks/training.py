@@ -164,18 +164,20 @@ def finetuning(folder: Path, base: Path, turns: int) -> None:
             say=print,
         )  # fmt: skip
 
-    packed, plain = job("fp", "packed", 1), job("fq", "plain", 4)
+    packed, grouped, plain = job("fp", "packed", 1), job("fg", "grouped", 4), job("fq", "plain", 4)
     answers = packed.data["answer_tokens"]
-    steps = {"ours": len(packed.rows), "published": -(-len(plain.rows) // 4)}
+    steps = {"packed": len(packed.rows), "grouped": -(-len(grouped.rows) // 4), "published": -(-len(plain.rows) // 4)}
     found = by_turns(
         turns,
-        ours=lambda turn: seconds_per_step(job(f"fours{turn}", "packed", 1), steps["ours"]),
+        packed=lambda turn: seconds_per_step(job(f"fpacked{turn}", "packed", 1), steps["packed"]),
+        grouped=lambda turn: seconds_per_step(job(f"fgrouped{turn}", "grouped", 4), steps["grouped"]),
         published=lambda turn: bare_loop(job(f"fpublished{turn}", "plain", 4), steps["published"], all_logits=True),
     )
     speed = {name: [answers / (steps[name] * each) for each in found[name]] for name in steps}
     print(f"{sum(packed.data['items'].values())} items, {packed.data['tokens']:,} tokens, {answers:,} of answers")
-    print(f"  answer tokens/s, ours against padded batches of 4: {ratio(speed['ours'], speed['published'])} (target 1.5)")
-    print(f"  {statistics.median(speed['ours']):,.0f} against {statistics.median(speed['published']):,.0f} answer tokens/s")
+    for name in ("packed", "grouped"):
+        print(f"  answer tokens/s, {name} against padded batches of 4: {ratio(speed[name], speed['published'])} (target 1.5)")
+    print("  " + ", ".join(f"{statistics.median(each):,.0f} {name}" for name, each in speed.items()))
 
 
 def main() -> None:
