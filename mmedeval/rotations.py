@@ -119,15 +119,24 @@ def _position(task: TaskScores, groups: Sequence[Sequence[SampleResult]]) -> lis
 def _ratio(counts: Sequence[int], totals: Sequence[int]) -> tuple[float, float, float]:
     """A ratio of two sums over items with its 95 % interval; Wilson's where all items are alike, as if each had one order.
 
-    The orders of an item belong together, so items are what varies. Source: W. G. Cochran, "Sampling Techniques" (1977), 2.11.
+    The orders of an item belong together, so items are what varies. The interval holds the ratios that a score test with the
+    variance of the items themselves does not refute: of few items, which one of estimate and standard error would make too
+    narrow, too. Source: D. D. Boos, "On generalized score tests", The American Statistician 46 (1992) 327-333.
     """
-    ratio, n = sum(counts) / sum(totals), len(counts)
-    residuals = [count - ratio * total for count, total in zip(counts, totals, strict=True)]
-    if max(map(abs, residuals)) < 1e-9:
+    count, total, n = sum(counts), sum(totals), len(counts)
+    ratio = count / total
+    if all(abs(each - ratio * whole) < 1e-9 for each, whole in zip(counts, totals, strict=True)):
         return ratio, *wilson(ratio * n, n)
-    error = math.sqrt(math.fsum(each * each for each in residuals) * n / (n - 1)) / sum(totals)
-    half = NormalDist().inv_cdf(0.975) * error
-    return ratio, max(0.0, ratio - half), min(1.0, ratio + half)
+    # (count - r total)^2 <= z^2 sum of (each - r whole)^2, solved for r.
+    z2 = NormalDist().inv_cdf(0.975) ** 2
+    a = total**2 - z2 * sum(whole**2 for whole in totals)
+    b = count * total - z2 * sum(each * whole for each, whole in zip(counts, totals, strict=True))
+    c = count**2 - z2 * sum(each**2 for each in counts)
+    if a <= 0:
+        # So few items refute nothing, however they are.
+        return ratio, 0.0, 1.0
+    half = math.sqrt(max(0.0, b * b - a * c))
+    return ratio, max(0.0, (b - half) / a), min(1.0, (b + half) / a)
 
 
 def formulation_spread(runs: Sequence[StoredRun]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import random
 import signal
@@ -18,17 +19,19 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from scipy import optimize, stats
 
 from mmedeval import PluginError, UsageError, hookimpl
+from mmedeval.aggregate import TaskScores
 from mmedeval.catalog import Catalog
 from mmedeval.cli import cli
 from mmedeval.host import make_host
-from mmedeval.rotations import formulation_spread, rotated, rotation_amounts
+from mmedeval.rotations import formulation_spread, rotated, rotation_amounts, rotation_summary
 from mmedeval.runner import RunStopped, rescore, run
 from mmedeval.runs import read_runs
 from mmedeval.store import ROTATIONS, read_record, read_rotations, read_samples
 from mmedeval.testing import ScriptedBackend, StaticTask, make_sample, prefer
-from mmedeval.types import Failure, GenerateRequest, Generation, LoglikelihoodRequest, RunPlan
+from mmedeval.types import Failure, GenerateRequest, Generation, LoglikelihoodRequest, RunPlan, SampleResult
 
 PLAN = RunPlan(model="scripted:any", tasks=("static",), rotations="all")
 # Right answers A, B, C, D, A, B; the right text is always another one.
@@ -139,6 +142,51 @@ def test_who_always_says_the_same_letter_is_right_in_one_order_in_four_and_is_fo
     assert row["recall_spread"] == pytest.approx(statistics.pstdev([1, 0, 0, 0]))
 
 
+def position(*items: tuple[str, ...]) -> dict[str, Any]:
+    """The letters of items of two options, each given as the letters chosen in its two orders; right is A, then B."""
+    sample = make_sample(options=("iron", "zinc"))
+    samples = [dataclasses.replace(sample, id=f"test-{number}") for number, _ in enumerate(items)]
+    results = [
+        [
+            SampleResult(
+                task="t", sample=rotated(each, amount), status="ok", prediction=frozenset(letters[amount]), rotation=amount
+            )
+            for each, letters in zip(samples, items, strict=True)
+        ]
+        for amount in (0, 1)
+    ]
+    task = TaskScores(task="t", language="en", group=None, results=results[0], scores={}, chances=[0.5] * len(items))
+    (row,) = rotation_summary([task], results[1], "all")["position"]
+    assert isinstance(row, dict)
+    return row
+
+
+def test_shares_recalls_and_their_spread_are_those_reckoned_by_hand() -> None:
+    """Three items, of which A and then B is right: two are answered with A each time, one rightly."""
+    row = position(("A", "A"), ("A", "B"), ("A", "A"))
+    # A was chosen in 5 of 6 answers, in all 3 where it was right; B in 1, and in 1 of the 3 where it was right.
+    assert {letter: (about["chosen"], about["right"]) for letter, about in row["letters"].items()} == {"A": (5, 3), "B": (1, 3)}
+    assert [about["share"] for about in row["letters"].values()] == pytest.approx([5 / 6, 1 / 6])
+    assert [about["recall"] for about in row["letters"].values()] == pytest.approx([1, 1 / 3])
+    # From their mean, 2/3, both recalls are a third away.
+    assert row["recall_spread"] == pytest.approx(1 / 3)
+    # Three items can refute no share at all.
+    assert (row["letters"]["A"]["low"], row["letters"]["A"]["high"]) == (0, 1)
+
+
+def test_a_model_that_guesses_is_called_biased_in_at_most_5_of_100_cases_with_six_items_too() -> None:
+    """All that can happen: of six items, so many answered with A twice, once or never, by a fair coin."""
+    wrongly = 0.0
+    for twice in range(7):
+        for never in range(7 - twice):
+            once = 6 - twice - never
+            ways = math.comb(6, twice) * math.comb(6 - twice, never)
+            about = position(*[("A", "A")] * twice, *[("B", "B")] * never, *[("A", "B")] * once)["letters"]["A"]
+            if not about["low"] <= 0.5 <= about["high"]:
+                wrongly += ways * 0.25**twice * 0.25**never * 0.5**once
+    assert 0.01 < wrongly <= 0.05
+
+
 def test_the_share_of_a_letter_and_its_interval_are_those_of_items_taken_as_wholes(tmp_path: Path) -> None:
     """An independent computation: with one letter per answer the ratio estimator is the mean of the items' own shares."""
     samples = [make_sample(i) for i in range(1, 41)]
@@ -152,11 +200,17 @@ def test_the_share_of_a_letter_and_its_interval_are_those_of_items_taken_as_whol
     for result in [*read_samples(path), *read_rotations(path)]:
         shares[result.sample.id].append(result.prediction == frozenset("A"))
     means = [statistics.fmean(values) for values in shares.values()]
-    half = 1.959964 * statistics.stdev(means) / len(means) ** 0.5
+    share, n = statistics.fmean(means), len(means)
+
+    def beyond(ratio: float) -> float:
+        """How far the share is from a ratio, in standard errors that are those about this ratio, less what is allowed."""
+        error = math.sqrt(statistics.fmean((mean - ratio) ** 2 for mean in means) / n)
+        return abs(share - ratio) / error - stats.norm.ppf(0.975)
+
     (row,) = record.data["rotations"]["position"]
-    assert row["letters"]["A"]["share"] == pytest.approx(statistics.fmean(means))
-    assert row["letters"]["A"]["low"] == pytest.approx(statistics.fmean(means) - half)
-    assert row["letters"]["A"]["high"] == pytest.approx(statistics.fmean(means) + half)
+    assert row["letters"]["A"]["share"] == pytest.approx(share)
+    assert row["letters"]["A"]["low"] == pytest.approx(optimize.brentq(beyond, 0, share))
+    assert row["letters"]["A"]["high"] == pytest.approx(optimize.brentq(beyond, share, 1))
 
 
 def test_items_with_several_right_answers_are_turned_too(tmp_path: Path) -> None:
