@@ -147,10 +147,11 @@ def write_submission(found: Submission, folder: Path, *, safe_cells: bool = Fals
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, rows in found.files.items():
-            new = folder / f"{name}.new"
             # Half a surrogate pair has no UTF-8; it is written as its escape.
-            new.write_text(_csv(rows, write), encoding="utf-8", errors="backslashreplace", newline="")
-            new.replace(folder / name)
+            (folder / f"{name}.new").write_text(_csv(rows, write), encoding="utf-8", errors="backslashreplace", newline="")
+        # All or none, as far as it can be: where the disk is full it is so before this.
+        for name in found.files:
+            (folder / f"{name}.new").replace(folder / name)
     except OSError as error:
         raise StoreError(f"cannot write in {folder}: {error.strerror or error}; choose another folder with -o") from error
     return risky
@@ -158,7 +159,8 @@ def write_submission(found: Submission, folder: Path, *, safe_cells: bool = Fals
 
 def _csv(rows: Iterable[Sequence[str]], write: Callable[[str], str]) -> str:
     text = io.StringIO(newline="")
-    csv.writer(text, lineterminator="\n").writerows([write(cell) for cell in row] for row in rows)
+    # Ended by CR LF, as RFC 4180 has it: a cell with either of them, alone too, is then in quotes.
+    csv.writer(text, lineterminator="\r\n").writerows([write(cell) for cell in row] for row in rows)
     return text.getvalue()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from mmedeval import MetricSpec, SampleResult, UsageError, hookimpl, rationale_of
+from mmedeval import MetricSpec, SampleResult, StoreError, UsageError, hookimpl, rationale_of
 from mmedeval.catalog import Catalog
 from mmedeval.cli import cli
 from mmedeval.host import make_host
@@ -51,7 +51,7 @@ def write(request: GenerateRequest) -> Generation | Failure:
         1: HOSTILE,
         2: "###Rationale: Iron is in haem. ###Answer: OPTION B IS CORRECT.</s>",
         3: "###Rationale: Iron stands at the centre of haem. ###Answer: OPTION A IS CORRECT.",
-        4: "- I cannot say \ud800.",
+        4: "- I cannot say \ud800.\rNor can others.",
     }[number]
     return Generation(request_id=request.id, text=text)
 
@@ -133,7 +133,7 @@ def test_texts_are_as_the_model_wrote_them_and_a_copy_to_look_at_computes_nothin
     outputs = [row["ModelOutput"] for row in rows(tmp_path / "true" / "multi_choice_results.csv")]
     assert outputs[0] == HOSTILE
     # Half a surrogate pair has no UTF-8.
-    assert outputs[3] == "- I cannot say \\ud800."
+    assert outputs[3] == "- I cannot say \\ud800.\rNor can others."
     for name in found.files:
         with (tmp_path / "safe" / name).open(encoding="utf-8", newline="") as handle:
             assert not any(cell.startswith(("=", "+", "-", "@", "\t")) for row in csv.reader(handle) for cell in row)
@@ -144,6 +144,14 @@ def test_files_that_are_there_are_not_overwritten(tmp_path: Path, whole: Path) -
     write_submission(submission(stored), tmp_path / "out")
     with pytest.raises(UsageError, match=r"holds a multi_choice_results\.csv already"):
         write_submission(submission(stored), tmp_path / "out")
+
+
+def test_where_one_file_cannot_be_written_there_is_none(tmp_path: Path, whole: Path) -> None:
+    (stored,) = read_runs([whole])
+    (tmp_path / "out" / "accuracy_metric.csv.new").mkdir(parents=True)
+    with pytest.raises(StoreError, match=r"cannot write in .*out: Is a directory; choose another folder with -o"):
+        write_submission(submission(stored), tmp_path / "out")
+    assert not [*(tmp_path / "out").glob("*.csv")]
 
 
 def changed(run: StoredRun, **data: Any) -> StoredRun:
