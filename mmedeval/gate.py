@@ -37,10 +37,11 @@ class Rules:
     """The least value of a metric's figure, as it stands in the record."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.max_drop <= 100:
-            raise UsageError(f"max-drop is {self.max_drop:g}; it must be 0 to 100 points")
-        if not 0 < self.detect <= 100:
-            raise UsageError(f"detect is {self.detect:g}; it must be more than 0 and at most 100 points")
+        # No accuracy falls by more than 100 points: with such a rule nothing could fail, or nothing be excluded.
+        if not 0 <= self.max_drop < 100:
+            raise UsageError(f"max-drop is {self.max_drop:g}; it must be at least 0 and less than 100 points, as in 1")
+        if not 0 < self.detect < 100:
+            raise UsageError(f"detect is {self.detect:g}; it must be more than 0 and less than 100 points, as in 5")
         if self.detect < self.max_drop:
             raise UsageError(
                 f"detect is {self.detect:g}, less than max-drop, {self.max_drop:g}: a drop that is allowed need not be excluded; "

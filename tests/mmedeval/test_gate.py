@@ -120,8 +120,12 @@ def test_a_drop_that_is_exactly_allowed_does_not_fail() -> None:
     [
         ({"max_drop": -1.0}, "max-drop is -1"),
         ({"max_drop": float("nan")}, "max-drop is nan"),
+        ({"max_drop": 100.0, "detect": 100.0}, "max-drop is 100; it must be at least 0 and less than 100 points"),
         ({"max_drop": 3.0, "detect": 2.0}, "detect is 2, less than max-drop, 3"),
         ({"detect": 0.0}, "detect is 0"),
+        ({"detect": -5.0}, "detect is -5"),
+        ({"detect": float("nan")}, "detect is nan"),
+        ({"detect": 100.0}, "detect is 100; it must be more than 0 and less than 100 points"),
         ({"confidence": 1.0}, "confidence is 1"),
         ({"confidence": 95.0}, "confidence is 95"),
         ({"minimum": {"accuracy": float("inf")}}, "the least accuracy is inf"),
