@@ -16,10 +16,12 @@ from rich.text import Text
 
 from mmedeval.aggregate import AVERAGE
 from mmedeval.determinism import sentence
+from mmedeval.errors import StoreError
 from mmedeval.hookspecs import hookimpl
 from mmedeval.rotations import EVERY, MEAN, SAME
 from mmedeval.sequential import stop_sentence
 from mmedeval.specs import LANGUAGES
+from mmedeval.store import RECORD
 from mmedeval.text import printable
 from mmedeval.types import Aggregate, RunPlan, RunRecord, SampleResult, join_letters
 
@@ -43,8 +45,19 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 def print_record(record: RunRecord, folder: Path, console: Console | None = None) -> None:
-    """The table of a run, with everything beside it that a reader must know to trust it."""
-    console = console or make_console()
+    """The table of a run, with everything beside it that a reader must know to trust it.
+
+    Raises `StoreError` where the record lacks something of it, or holds something else: it was edited.
+    """
+    try:
+        _print_record(record, folder, console or make_console())
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(
+            f"{folder / RECORD} is damaged: {type(error).__name__}: {error}; restore it, or run again with another --out"
+        ) from error
+
+
+def _print_record(record: RunRecord, folder: Path, console: Console) -> None:
     data = record.data
     protocol = data["protocol"]
     shots = data["plan"]["shots"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -16,6 +17,7 @@ from rich.console import Console
 from mmedeval import console
 from mmedeval.catalog import Catalog
 from mmedeval.doctor import Finding
+from mmedeval.errors import StoreError
 from mmedeval.hookspecs import hookimpl
 from mmedeval.host import make_host
 from mmedeval.runner import run
@@ -200,6 +202,28 @@ def test_long_names_of_tasks_widen_a_table_rather_than_cut_its_numbers(tmp_path:
     assert len(margins) == 6
     assert "…" not in text
     assert all(cell_len(line) <= WIDTH for line in lines if line.startswith(("Accuracy", "stored", "warning")))
+
+
+@pytest.mark.parametrize(
+    ("place", "said"),
+    [
+        (("usage", "mmedbench_mini_en"), r"KeyError: 'mmedbench_mini_en'"),
+        (("usage", "mmedbench_mini_en", "seconds"), r"KeyError: 'seconds'"),
+        (("tasks", "mmedbench_mini_en", "group"), r"KeyError: 'group'"),
+        (("model", "reference"), r"KeyError: 'reference'"),
+    ],
+)
+def test_a_record_that_lacks_what_its_table_shows_is_refused_in_one_sentence(
+    mini: tuple[RunRecord, Path], place: tuple[str, ...], said: str
+) -> None:
+    data = copy.deepcopy(dict(mini[0].data))
+    *way, last = place
+    holder = data
+    for name in way:
+        holder = holder[name]
+    del holder[last]
+    with pytest.raises(StoreError, match=rf"run/record.json is damaged: {said}; restore it, or run again with another --out"):
+        screen(lambda out: console.print_record(replace(mini[0], data=data), Path("run"), out))
 
 
 def test_letters_and_reasons_out_of_a_stored_run_are_printed_harmlessly(mini: tuple[RunRecord, Path]) -> None:
