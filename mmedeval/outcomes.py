@@ -125,7 +125,7 @@ def _of_run(run: StoredRun) -> Outcomes:
             model=run.model,
             protocol=run.protocol,
             shots=run.shots,
-            sampling=data.get("sampling"),
+            sampling=None if data.get("sampling") is None else dict(data["sampling"]),
             metric_args=dict(data["plan"].get("metric_args", {})),
             fingerprint=run.fingerprint,
             made=str(data.get("finished", "")),
@@ -144,16 +144,22 @@ def _of_task(about: Mapping[str, Any], results: Sequence[SampleResult]) -> TaskO
     metrics = dict.fromkeys(metric for result in results for metric in result.scores if metric not in _OF_OUTCOMES)
     parallel = [result.sample.meta.get("parallel") for result in results]
     return TaskOutcomes(
-        language=about["language"],
-        group=about["group"],
-        data=about["data_digest"],
+        language=_text(about["language"]),
+        group=None if about["group"] is None else _text(about["group"]),
+        data=_text(about["data_digest"]),
         questions="",
-        prompts=about["prompts_digest"],
+        prompts=_text(about["prompts_digest"]),
         ids=[result.sample.id for result in results],
         outcomes="".join(map(_outcome, results)),
         parallel=[] if None in parallel else [str(each) for each in parallel],
         scores={metric: [result.scores.get(metric) for result in results] for metric in metrics},
     )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
 
 
 def _outcome(result: SampleResult) -> str:

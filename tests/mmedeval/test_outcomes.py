@@ -267,6 +267,16 @@ def test_a_record_that_lacks_what_runs_are_compared_by_is_refused(tmp_path: Path
         read_outcomes([path])
 
 
+@pytest.mark.parametrize("setting", ["language", "group", "data_digest", "prompts_digest", "sampling"])
+def test_a_record_that_holds_no_texts_where_runs_are_compared_by_them_is_refused(tmp_path: Path, setting: str) -> None:
+    path = stored(tmp_path / "run")
+    record = json.loads((path / "record.json").read_text())
+    (record if setting == "sampling" else record["tasks"]["mmedbench_mini_en"])[setting] = 7
+    (path / "record.json").write_text(json.dumps(record))
+    with pytest.raises(StoreError, match=r"record.json is damaged: TypeError: .*; restore it, or run again"):
+        read_outcomes([path])
+
+
 @pytest.mark.parametrize(
     "names",
     [
