@@ -160,7 +160,7 @@ def two_sided(changes: Changes) -> float:
 
     If the runs are equally good, each question that changed might as well have changed the other way; p is how often so large
     a difference, either way, comes of that. Few sums are gone through one by one; else the tail is a saddlepoint approximation,
-    good to about a per cent of itself. Source: J. Robinson, "Saddlepoint approximations for permutation tests and confidence
+    good to a few per cent of itself. Source: J. Robinson, "Saddlepoint approximations for permutation tests and confidence
     intervals", Journal of the Royal Statistical Society B 44 (1982) 91-101.
     """
     if len(changes.tasks) == 1:

@@ -37,6 +37,16 @@ def test_the_p_of_a_drop_is_scipys_exact_one_less_half_of_what_was_seen(gained: 
     assert of_a_drop(Changes((Counts(2500, gained, lost),))) == pytest.approx(expected, rel=1e-9)
 
 
+def test_mcnemars_p_is_that_of_statsmodels_and_of_published_tables() -> None:
+    """Figures of `statsmodels.stats.contingency_tables.mcnemar(exact=True)`, version 0.15.0, and those of M. W. Fagerland,
+    S. Lydersen, P. Laake, BMC Medical Research Methodology 13 (2013) 91, of 21 children: 0.0703 exact, 0.0391 as mid-p."""
+    expected = {(6, 16): 0.052478790283203125, (120, 150): 0.07738939898021849, (900, 1100): 8.45708953550381e-06}
+    assert {counts: mcnemar(*counts) for counts in expected} == pytest.approx(expected, rel=1e-12)
+    children = Changes((Counts(21, 1, 7),))
+    assert round(two_sided(children), 4) == 0.0703
+    assert round(2 * of_a_drop(children), 4) == 0.0391
+
+
 def score_of(counts: Counts, delta: float) -> float:
     """Tango's statistic with the likelihood maximised by scipy instead of the closed form."""
 
@@ -83,6 +93,8 @@ def test_the_score_interval_covers_the_truth_as_often_as_it_says() -> None:
 
 def test_holms_correction_is_the_one_written_out() -> None:
     assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    # Of `statsmodels.stats.multitest.multipletests(method="holm")`, version 0.15.0.
+    assert holm([0.011, 0.049, 0.012, 0.0002, 0.049, 0.31]) == pytest.approx([0.055, 0.147, 0.055, 0.0012, 0.147, 0.31])
     assert holm([0.5, 0.9]) == [1.0, 1.0]
     assert holm([]) == []
 
