@@ -1,13 +1,15 @@
-"""Comparisons, verdicts and trends for machines and for pages: Markdown, JUnit XML, GitHub's annotations (pure)."""
+"""Comparisons, verdicts and trends for machines and for pages: Markdown, JUnit XML, GitHub's annotations."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from pathlib import Path
 from xml.sax.saxutils import escape, quoteattr
 
 from mmedeval import verdict_tables
 from mmedeval.compare import Comparison
+from mmedeval.errors import StoreError
 from mmedeval.gate import Answer, DropCheck, MinimumCheck, Verdict, points, told_drop, told_minimum
 from mmedeval.text import markdown, printable
 from mmedeval.trend import Trend
@@ -17,6 +19,15 @@ HEADS: dict[Answer, str] = {"holds": "holds", "fails": "does not hold", "cannot 
 MOST_ITEMS = 200
 # Nothing in these is markup within a table's cell, and escapes would only hide them.
 _FIGURES = re.compile(r"[-+–→<. \d]*(?: to [-+.\d]*)?")
+
+
+def write(text: str, file: Path, option: str, *, add: bool = False) -> None:
+    """Writes a file that an option names, or adds to it. Raises `StoreError` where that cannot be done."""
+    try:
+        with file.open("a" if add else "w", encoding="utf-8") as handle:
+            handle.write(text)
+    except OSError as error:
+        raise StoreError(f"cannot write {file}: {error.strerror or error}; choose another file with {option}") from error
 
 
 # --- Markdown ---

@@ -32,9 +32,9 @@ def name_of(task: str, language: str, languages: Sequence[str]) -> str:
     return task if languages.count(language) > 1 else LANGUAGES.get(language, language)
 
 
-def signed(share: float) -> str:
+def signed(share: float, factor: float = 100) -> str:
     """In points, with its sign; what rounds to nothing has none."""
-    text = f"{100 * share:+.1f}"
+    text = f"{factor * share:+.1f}"
     return text[1:] if text in ("+0.0", "-0.0") else text
 
 
@@ -119,8 +119,8 @@ def _metrics_grid(comparison: Comparison) -> Grid:
     rows = []
     for row in comparison.metrics:
         factor = 100 if row.scale == 1 else 1
-        interval = NONE if row.low is None or row.high is None else f"{row.low * factor:+.1f} to {row.high * factor:+.1f}"
-        values = (f"{row.base * factor:.1f}", f"{row.new * factor:.1f}", f"{row.value * factor:+.1f}", interval)
+        interval = NONE if row.low is None or row.high is None else f"{signed(row.low, factor)} to {signed(row.high, factor)}"
+        values = (f"{row.base * factor:.1f}", f"{row.new * factor:.1f}", signed(row.value, factor), interval)
         rows.append((row.metric, name_of(row.task, row.language, languages), str(row.n), *values))
     return Grid(
         title="other metrics, over the items that both runs have a score for",

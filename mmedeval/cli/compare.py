@@ -23,12 +23,12 @@ def command(base: Path, new: tuple[Path, ...], items: bool, force: bool, markdow
     from mmedeval.cli import echo_json
     from mmedeval.compare import compare
     from mmedeval.outcomes import read_outcomes
-    from mmedeval.verdict_formats import comparison_markdown
+    from mmedeval.verdict_formats import comparison_markdown, write
 
     first, *others = read_outcomes([base, *new])
     comparisons = [compare(first, other, force=force) for other in others]
     if markdown is not None:
-        markdown.write_text("\n".join(comparison_markdown(each, items=items) for each in comparisons), encoding="utf-8")
+        write("\n".join(comparison_markdown(each, items=items) for each in comparisons), markdown, "--markdown")
     if as_json:
         echo_json([each.as_json(items=items) for each in comparisons], indent=2)
         return

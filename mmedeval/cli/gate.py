@@ -58,7 +58,7 @@ def command(
     from mmedeval.cli import echo_json
     from mmedeval.gate import gate, make_rules, read_rules
     from mmedeval.outcomes import read_outcomes
-    from mmedeval.verdict_formats import github_annotations, verdict_markdown
+    from mmedeval.verdict_formats import github_annotations, verdict_markdown, write
     from mmedeval.verdict_formats import junit as as_junit
 
     given = {name.replace("_", "-"): value for name, value in options.items() if value is not None}
@@ -71,9 +71,9 @@ def command(
     base = None if baseline is None else read_outcomes([baseline])[0]
     verdict = gate(base, read_outcomes([run_])[0], rules)
     if junit is not None:
-        junit.write_text(as_junit(verdict), encoding="utf-8")
+        write(as_junit(verdict), junit, "--junit")
     if markdown is not None:
-        markdown.write_text(verdict_markdown(verdict), encoding="utf-8")
+        write(verdict_markdown(verdict), markdown, "--markdown")
     if as_json:
         echo_json(verdict.as_json(), indent=2)
     else:
@@ -82,8 +82,7 @@ def command(
         for line in github_annotations(verdict):
             click.echo(line, err=as_json)
         if summary := os.environ.get("GITHUB_STEP_SUMMARY"):
-            with Path(summary).open("a", encoding="utf-8") as file:
-                file.write(verdict_markdown(verdict))
+            write(verdict_markdown(verdict), Path(summary), "GITHUB_STEP_SUMMARY", add=True)
     ctx.exit(verdict.exit_code)
 
 

@@ -23,11 +23,11 @@ def command(runs: tuple[Path, ...], markdown: Path | None, as_json: bool) -> Non
     from mmedeval.cli import echo_json
     from mmedeval.outcomes import read_outcomes
     from mmedeval.trend import trend
-    from mmedeval.verdict_formats import trend_markdown
+    from mmedeval.verdict_formats import trend_markdown, write
 
     found = trend(read_outcomes(runs))
     if markdown is not None:
-        markdown.write_text(trend_markdown(found), encoding="utf-8")
+        write(trend_markdown(found), markdown, "--markdown")
     if as_json:
         echo_json(found.as_json(), indent=2)
     else:

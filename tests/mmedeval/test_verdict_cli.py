@@ -137,6 +137,24 @@ def test_a_comparison_is_refused_with_what_differs_unless_it_is_forced() -> None
     assert found["forced"][0] == "protocol is letter and cloze"
 
 
+def test_metrics_whose_change_rounds_to_nothing_have_no_sign() -> None:
+    for name, score in (("random", 0.40), ("longest", 0.41)):
+        file = Path(name, "samples.jsonl")
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        for number, line in enumerate(lines):
+            line["scores"]["bleu1"] = score + number % 2 / 50
+        file.write_text("\n".join(map(json.dumps, lines)) + "\n")
+        record = json.loads(Path(name, "record.json").read_text())
+        record["results"] += [
+            {**row, "metric": "bleu1", "scale": 100.0} for row in record["results"] if row["metric"] == "accuracy"
+        ]
+        Path(name, "record.json").write_text(json.dumps(record))
+    out = done("compare", "longest", "random")
+    assert [line.split() for line in out.splitlines() if line.startswith("bleu1  average")] == [
+        ["bleu1", "average", "20", "0.4", "0.4", "0.0", "–"]
+    ]
+
+
 def test_what_is_no_run_is_refused_in_one_sentence() -> None:
     Path("torn").mkdir()
     Path("notes.txt").write_text("notes")
@@ -210,7 +228,14 @@ def test_the_rules_of_a_file_hold_and_options_win() -> None:
         (("--baseline", "longest", "--confidence", "95"), "confidence is 95; it must be at least 0.5 and less than 1"),
         ((), "nothing to hold the run against; give --baseline FILE, or a least value as in --min accuracy=0.6"),
         (("--config", "nowhere.toml"), "--config nowhere.toml does not exist"),
-        (("--baseline", "longest", "--junit", "nowhere/j.xml"), "nowhere/j.xml: No such file or directory"),
+        (
+            ("--baseline", "longest", "--junit", "nowhere/j.xml"),
+            "cannot write nowhere/j.xml: No such file or directory; choose another file with --junit",
+        ),
+        (
+            ("--baseline", "longest", "--markdown", "random"),
+            "cannot write random: Is a directory; choose another file with --markdown",
+        ),
     ],
 )
 def test_a_gate_that_cannot_be_meant_is_refused(arguments: tuple[str, ...], said: str) -> None:
@@ -263,3 +288,9 @@ def test_a_trend_of_steps_is_shown_and_is_json() -> None:
     data = json.loads(done("trend", "step-30", "step-5", "step-20", "--json"))
     assert (data["order"], [point["step"] for point in data["series"][0]["points"]]) == ("step", [5, 20, 30])
     assert "a trend needs two runs or more" in refused("trend", "step-5")
+
+
+@pytest.mark.parametrize("command", ["compare", "trend"])
+def test_tables_that_cannot_be_written_are_told_with_their_option(command: str) -> None:
+    said = "error: cannot write nowhere/t.md: No such file or directory; choose another file with --markdown"
+    assert refused(command, "random", "longest", "--markdown", "nowhere/t.md") == said
