@@ -97,9 +97,10 @@ def answers(lost: float, gained: float, runs: int, seed: int = 0, **limits: floa
 
 @pytest.mark.parametrize(("lost", "gained"), [(0.01, 0.0), (0.06, 0.05), (0.205, 0.195)])
 def test_a_drop_that_is_just_allowed_seldom_fails_although_one_looks_again_and_again(lost: float, gained: float) -> None:
-    """At most 5 % of the time; 400 runs rarely show 7.5 % then. Nothing but the drop can end these runs."""
-    found, _ = answers(lost, gained, runs=400, max_drop=1, detect=100)
-    assert found.count("fails") <= 30
+    """At most 5 % of the time; 400 runs rarely show 7.5 % then. Nothing but the drop ends these runs."""
+    generator, rules = random.Random(0), Rules(max_drop=1, detect=5)
+    failed = sum(any(answer(counts, rules) == "fails" for counts in draws(generator, lost, gained)) for _ in range(400))
+    assert failed <= 30
 
 
 @pytest.mark.parametrize(("lost", "gained"), [(0.05, 0.0), (0.10, 0.05), (0.225, 0.175)])
@@ -355,6 +356,24 @@ def test_what_the_baseline_was_not_asked_is_refused(tmp_path: Path, base: Path, 
     catalog.__dict__["backends"] = {"scripted": dataclasses.replace(spec, arguments={"batch": ""})}
     with pytest.raises(UsageError, match=sentence):
         run(plan, catalog, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("limits", "sentence"),
+    [
+        ({"detect": 100.0}, "detect is 100; it must be more than 0 and less than 100 points, as in 5"),
+        ({"detect": 0.0}, "detect is 0; it must be more than 0"),
+        ({"max_drop": -1.0}, "max-drop is -1; it must be at least 0"),
+        ({"max_drop": math.nan}, "max-drop is nan; it must be at least 0"),
+        ({"max_drop": 50.0}, "detect is 5, less than max-drop, 50: .* set detect to 50 or more"),
+    ],
+)
+def test_limits_that_no_run_could_be_held_against_are_refused(
+    tmp_path: Path, base: Path, limits: dict[str, float], sentence: str
+) -> None:
+    with pytest.raises(UsageError, match=sentence):
+        run(dataclasses.replace(PLAN, stop_early=StopEarly(baseline=base, **limits)), offer(model(0.4)), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
