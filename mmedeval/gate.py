@@ -197,16 +197,20 @@ def judge_drop(all_changes: Sequence[Changes], rules: Rules) -> list[tuple[Answe
     for changes, p in zip(all_changes, corrected, strict=True):
         low, _ = interval(changes, 2 * rules.confidence - 1)
         # Rounded, as 0.01 * 100 is not 1: a drop that is exactly allowed is allowed.
-        drop, at_most = round(-100 * changes.difference, 9), round(-100 * low, 9)
+        drop = round(-100 * changes.difference, 9)
         answer: Answer
         if p <= rules.alpha and drop > rules.max_drop:
             answer = "fails"
-        elif at_most < rules.detect:
+        elif _excludes(-low, rules):
             answer = "holds"
         else:
             answer = "cannot tell"
         found.append((answer, -low, p))
     return found
+
+
+def _excludes(at_most: float, rules: Rules) -> bool:
+    return round(100 * at_most, 9) < rules.detect
 
 
 def gate(base: Outcomes | None, run: Outcomes, rules: Rules) -> Verdict:
@@ -371,14 +375,17 @@ def told_drop(check: DropCheck, rules: Rules) -> str:
     change = f"{check.task} {moved} by {amount(round(abs(100 * check.drop), 1))} ({points(check.base)} to {points(check.new)})"
     if not check.drop:
         change = f"{check.task} stayed at {points(check.base)}"
+    is_excluded = _excludes(check.at_most, rules)
+    hangs_on_failed = is_excluded if check.without_failed == "cannot tell" else check.without_failed is not None
     if check.answer == "fails":
         why = f"more than {amount(rules.max_drop)} and more than chance (p {p_value(check.p)})"
-    elif check.answer == "cannot tell" and check.without_failed not in (None, "cannot tell"):
-        other = "holds" if check.without_failed == "holds" else "does not hold"
-        why = f"with {max(check.failed)} items failed; without these it {other}: see why they failed, and run again"
+    elif check.answer == "cannot tell" and hangs_on_failed:
+        others: dict[Answer | None, str] = {"holds": "it holds", "fails": "it does not hold", "cannot tell": "nobody can tell"}
+        other = others[check.without_failed]
+        why = f"with {max(check.failed)} items failed; without these {other}: see why they failed, and run again"
     else:
         end = f"{points(max(0.0, check.at_most))}, {100 * rules.confidence:g} % confidence"
-        excluded = "excluded (at most" if check.answer == "holds" else f"not excluded by {check.n} items (up to"
+        excluded = "excluded (at most" if is_excluded else f"not excluded by {check.n} items (up to"
         why = f"a drop of {amount(rules.detect)} or more is {excluded} {end})"
     if check.unread[1] > check.unread[0]:
         why += f"; {check.unread[1]} items are unread, {check.unread[0]} were before"

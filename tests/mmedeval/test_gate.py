@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from mmedeval.errors import DataError, UnknownNameError, UsageError
-from mmedeval.gate import Rules, gate, judge_drop, make_rules, read_rules
+from mmedeval.gate import Rules, gate, judge_drop, make_rules, read_rules, told_drop
 from mmedeval.outcomes import Outcomes, TaskOutcomes
 from mmedeval.paired import Changes, Counts
 from mmedeval.types import Aggregate
@@ -291,6 +291,26 @@ def test_failed_items_prove_nothing_against_a_run_nor_for_it() -> None:
     # A baseline that failed often must not let a bad run pass.
     weak = outcomes("base", "1" * 600 + "f" * 100 + "1" * 100 + "0" * 200)
     assert gate(weak, outcomes("new", "1" * 700 + "0" * 300), Rules()).exit_code == 4
+
+
+def test_what_holds_with_items_that_failed_and_cannot_be_told_without_them_is_said_so() -> None:
+    # Over all 100 items a drop of 15 points is excluded; over the 12 that failed in neither run it is not.
+    verdict = gate(
+        outcomes("base", "1" * 6 + "f" * 88 + "0" * 6), outcomes("new", "1" * 6 + "f" * 88 + "0" * 6), Rules(detect=15)
+    )
+    assert (verdict.exit_code, verdict.drops[0].without_failed) == (4, "cannot tell")
+    assert verdict.sentence == (
+        "cannot tell: exam_en stayed at 6.0, with 88 items failed; without these nobody can tell: see why they failed, and run "
+        "again"
+    )
+
+
+def test_a_row_that_is_not_judged_says_what_its_interval_says() -> None:
+    verdict = gate(outcomes("base", GOOD, GOOD), outcomes("new", GOOD, GOOD), Rules())
+    assert verdict.drops[0].answer is None
+    assert told_drop(verdict.drops[0], verdict.rules) == (
+        "exam_en stayed at 70.0, a drop of 5 points or more is excluded (at most 0.3, 95 % confidence)"
+    )
 
 
 def test_a_row_all_of_whose_items_failed_cannot_be_told() -> None:
