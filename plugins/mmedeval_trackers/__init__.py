@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from mmedeval import TrackerSpec, hookimpl
+from mmedeval import TrackerSpec, UsageError, hookimpl
 
 if TYPE_CHECKING:
     from mmedeval import Tracker
@@ -24,6 +25,8 @@ def _mlflow(where: str) -> Tracker:
 
 
 def _wandb(where: str) -> Tracker:
+    if not re.fullmatch(r"([^/]+/)?[^/]+|", where):
+        raise UsageError(f"the tracker wandb={where} names no project; write wandb=PROJECT or wandb=ENTITY/PROJECT")
     from mmedeval_trackers.wandb_runs import WandB
 
     return WandB(where)

@@ -7,11 +7,20 @@ from pathlib import Path
 
 import pytest
 
+from mmedeval import UsageError
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
 from mmedeval.runner import run
 from mmedeval.types import RunPlan
+from mmedeval_trackers import mmedeval_trackers
 from mmedeval_trackers.contents import figures, parameters, record_text, run_name
+
+
+@pytest.mark.parametrize("where", ["a/b/c", "/b", "a/", "/"])
+def test_a_place_at_wandb_that_names_no_project_is_refused_before_the_run(where: str) -> None:
+    (spec,) = (spec for spec in mmedeval_trackers() if spec.name == "wandb")
+    with pytest.raises(UsageError, match=f"the tracker wandb={where} names no project; write wandb=PROJECT or"):
+        spec.load(where)
 
 
 def test_parameters_are_what_was_chosen() -> None:
