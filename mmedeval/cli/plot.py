@@ -20,11 +20,14 @@ def command(runs: tuple[Path, ...], kind: str, out: Path, metric: str, group: st
     mmedeval plot runs/a runs/b --kind radar -o radar.svg
     mmedeval plot out/eval/step-* --kind curve -o curve.pdf
     """
+    from mmedeval.cli.report import check_place, writing
     from mmedeval.report import data
     from mmedeval.report.plots import draw
     from mmedeval.runs import read_runs
 
+    check_place(out)
     found = read_runs(runs)
     data.check(found)
-    draw(found, kind, out, metric=metric, group=group)
+    with writing(out):
+        draw(found, kind, out, metric=metric, group=group)
     click.echo(f"written to {click.format_filename(out)}")

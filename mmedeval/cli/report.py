@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -26,7 +28,9 @@ def command(runs: tuple[Path, ...], out: Path, kind: str | None, samples: bool |
     mmedeval report runs/a -o figures.csv
     """
     from mmedeval.errors import UsageError
+    from mmedeval.report import tables
     from mmedeval.report.data import check
+    from mmedeval.report.html import make_page
     from mmedeval.runs import read_runs
 
     kind = kind or KINDS.get(out.suffix.lower())
@@ -34,22 +38,40 @@ def command(runs: tuple[Path, ...], out: Path, kind: str | None, samples: bool |
         raise UsageError(f"{out}: its name does not say what to write; end it in {', '.join(KINDS)}, or give --format")
     if kind == "md" and samples:
         raise UsageError("--format md has no samples; use html, csv or parquet")
-    if out.parent and not out.parent.is_dir():
-        raise UsageError(f"{out.parent} is no folder; make it, or choose another place with --out")
+    check_place(out)
     found = read_runs(runs)
     check(found)
-    if kind == "html":
-        from mmedeval.report.html import make_page
-
-        text = make_page(found, samples=samples is not False)
-    else:
-        from mmedeval.report import tables
-
+    with writing(out):
         if kind == "parquet":
             tables.write_parquet(found, out, samples=bool(samples))
-            text = None
         else:
-            text = tables.as_markdown(found) if kind == "md" else tables.as_csv(found, samples=bool(samples))
-    if text is not None:
-        out.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
+            if kind == "html":
+                text = make_page(found, samples=samples is not False)
+            else:
+                text = tables.as_markdown(found) if kind == "md" else tables.as_csv(found, samples=bool(samples))
+            out.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
     click.echo(f"written to {click.format_filename(out)} ({out.stat().st_size / 1e6:.2f} MB)")
+
+
+def check_place(out: Path) -> None:
+    """Raises `UsageError` where nothing can be written, before anything is read."""
+    from mmedeval.errors import UsageError
+    from mmedeval.store import PLAN, RECORD, ROTATIONS, RUNTIME, SAMPLES
+
+    if out.is_dir():
+        raise UsageError(f"{out} is a folder; name the file to write in it with --out")
+    if not out.parent.is_dir():
+        raise UsageError(f"{out.parent} is no folder; make it, or choose another place with --out")
+    if out.name in (PLAN, SAMPLES, RUNTIME, RECORD, ROTATIONS) and (out.parent / PLAN).exists():
+        raise UsageError(f"{out} is a part of a run, which would be lost; choose another place with --out")
+
+
+@contextmanager
+def writing(out: Path) -> Iterator[None]:
+    """What the file system refuses, told with the file: not all of its errors name one."""
+    from mmedeval.errors import UsageError
+
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(f"{out} cannot be written: {error.strerror or error}; choose another place with --out") from error

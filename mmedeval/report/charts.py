@@ -84,18 +84,9 @@ def dots(columns: Sequence[Column], rows: Sequence[Row], background: Mapping[str
                     continue
                 y = place + (number - (len(rows) - 1) / 2) * per_run / band
                 _dot(axes, number, 100 * figure_.value, y, figure_, PAGE)
-        chances = [_chance(rows, place) for place in range(len(columns))]
-        for place, chance in enumerate(chances):
-            if chance is not None:
-                axes.plot(
-                    [100 * chance] * 2,
-                    [place - 0.42, place + 0.42],
-                    color=PAGE.soft,
-                    linewidth=1.2,
-                    linestyle=(0, (2, 2)),
-                    zorder=2,
-                )
-        axes.set_yticks(range(len(columns)), [column.label for column in columns])
+            for chance, low, high in chances(rows, place, per_run / band, 0.42):
+                axes.plot([100 * chance] * 2, [low, high], color=PAGE.soft, linewidth=1.2, linestyle=(0, (2, 2)), zorder=2)
+        axes.set_yticks(range(len(columns)), [_shown(column.label) for column in columns])
         axes.set_ylim(len(columns) - 0.5, -0.5)
         for place in range(1, len(columns)):
             axes.axhline(place - 0.5, color=PAGE.line, linewidth=0.6, zorder=0)
@@ -148,7 +139,7 @@ def letter_bias(runs: Sequence[Sequence[Letter]], title: str) -> str:
                     points = 100 * (each.chosen.value - each.right.value)
                     axes.plot([x, x], [0, points], color=PAGE.colour(number), linewidth=1.6, zorder=2)
                     axes.plot([x], [points], mark(number), color=PAGE.colour(number), markersize=5, zorder=3, clip_on=False)
-        axes.set_xticks(range(len(names)), names)
+        axes.set_xticks(range(len(names)), [_shown(name) for name in names])
         axes.set_xlim(-0.6, len(names) - 0.4)
         axes.set_ylabel("chosen − right, points")
         axes.grid(axis="y", color=PAGE.line, linewidth=0.6)
@@ -254,7 +245,12 @@ def bars(columns: Sequence[Column], rows: Sequence[Row], label: str, file: Path)
                 )  # fmt: skip
                 if each.low is not None and each.high is not None:
                     axes.plot([x, x], [each.low * factor, each.high * factor], color=PAPER.ink, linewidth=0.9, zorder=3)
-        _chance_lines(axes, rows, len(columns))
+        known = [each for place in range(len(columns)) for each in chances(rows, place, width, 0.44)]
+        for number, (chance, left, right) in enumerate(known):
+            axes.plot(
+                [left, right], [100 * chance] * 2, color=PAPER.ink, linewidth=1, linestyle=(0, (2, 2)), zorder=4,
+                label="guessing" if number == 0 else None,
+            )  # fmt: skip
         axes.set_xticks(range(len(columns)), [_shown(column.label) for column in columns])
         axes.set_ylabel(label)
         axes.grid(axis="y", color=PAPER.line, linewidth=0.6, zorder=0)
@@ -399,18 +395,18 @@ def _dot(axes: Any, number: int, x: float, y: float, figure: Aggregate, paint: P
     axes.plot([x], [y], mark(number), color=colour, markersize=5.5, zorder=4, clip_on=False)
 
 
-def _chance(rows: Sequence[Row], place: int) -> float | None:
-    found = {figure.chance for row in rows if (figure := row.figures[place]) is not None and figure.chance is not None}
-    return found.pop() if len(found) == 1 else None
-
-
-def _chance_lines(axes: Any, rows: Sequence[Row], columns: int) -> None:
-    known = [(place, chance) for place in range(columns) if (chance := _chance(rows, place)) is not None]
-    for number, (place, chance) in enumerate(known):
-        axes.plot(
-            [place - 0.44, place + 0.44], [100 * chance] * 2, color=PAPER.ink, linewidth=1, linestyle=(0, (2, 2)), zorder=4,
-            label="guessing" if number == 0 else None,
-        )  # fmt: skip
+def chances(rows: Sequence[Row], place: int, width: float = 0, half: float = 0) -> list[tuple[float, float, float]]:
+    """What guessing gives in a column, with the ends of the line that shows it: one for all the runs, or, where their answers
+    are to other items or of another kind, one for each over its own `width`."""
+    known = [
+        (number, figure.chance)
+        for number, row in enumerate(rows)
+        if (figure := row.figures[place]) is not None and figure.chance is not None
+    ]
+    if len({round(chance, 3) for _, chance in known}) == 1:
+        return [(known[0][1], place - half, place + half)]
+    starts = [(chance, place + (number - len(rows) / 2) * width) for number, chance in known]
+    return [(chance, start, start + width) for chance, start in starts]
 
 
 def _first(row: Row) -> int:

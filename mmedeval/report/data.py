@@ -12,22 +12,20 @@ from dataclasses import dataclass
 from typing import Any
 
 from mmedeval.aggregate import AVERAGE
-from mmedeval.determinism import sentence
 from mmedeval.errors import StoreError, UsageError
-from mmedeval.published import GROUP, TEST_ITEMS
+from mmedeval.published import GROUP, TEST_ITEMS, Published
+from mmedeval.report.shapes import fault_of
 from mmedeval.rotations import formulation_spread
 from mmedeval.runs import StoredRun
 from mmedeval.specs import LANGUAGES
 from mmedeval.stats import wilson
-from mmedeval.store import RECORD
+from mmedeval.store import figure_from_json
 from mmedeval.types import Aggregate, SampleResult
 
 BINS = 10
 MOST_TOPICS = 12
 QUARTERS = ("shortest", "second", "third", "longest")
 TOPIC_KEYS = ("topic", "meta_info")
-# Baselines give numbers where a model gives logarithms of probabilities.
-NO_PROBABILITIES = "baseline:"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,37 +111,9 @@ class Agreement:
 
 
 def check(runs: Sequence[StoredRun]) -> None:
-    """Raises `StoreError` where a record holds other things than a report is made of."""
-    for run in runs:
-        record, where = run.data, run.path / RECORD
-        try:
-            for task, about in record["tasks"].items():
-                if not isinstance(about["language"], str) or not isinstance(about["group"], str | None):
-                    raise TypeError(f"the language or the group of {task!r} is no text")
-            for usage in record["usage"].values():
-                math.fsum(usage.values())
-            math.fsum(value for name, value in record["counts"].items() if name not in ("bos", "failures"))
-            for entry in record["consistency"]:
-                for part in ("alike", "all_right"):
-                    wilson(entry[part]["count"], entry["read"])
-                entry["languages"], entry["group"]
-            for figure in run.aggregates:
-                known = [each for each in (figure.value, figure.low, figure.high, figure.chance) if each is not None]
-                math.fsum([*known, figure.n, figure.unread, figure.failed, figure.scale])
-            if record.get("rotations"):
-                for figure in orders(run):
-                    math.fsum(each for each in (figure.value, figure.low, figure.high, figure.n) if each is not None)
-                for row in record["rotations"]["position"]:
-                    row["task"], row["options"]
-                    for letter in row["letters"].values():
-                        math.fsum([letter["share"], letter["low"], letter["high"], row["expected"]])
-            if not isinstance(record["warnings"], list):
-                raise TypeError("its warnings are no list")
-            if record["determinism"]:
-                sentence(record["determinism"])
-            command_line(run)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise StoreError(f"{where} is damaged: {type(error).__name__}: {error}; restore it, or run again") from error
+    """Raises `StoreError` where a run holds other things than a report is made of."""
+    for found in filter(None, map(fault_of, runs)):
+        raise StoreError(f"{found}; restore it, or run again")
 
 
 def groups(runs: Sequence[StoredRun]) -> tuple[Group, ...]:
@@ -151,7 +121,7 @@ def groups(runs: Sequence[StoredRun]) -> tuple[Group, ...]:
     members: dict[str, dict[str, str]] = defaultdict(dict)
     for run in runs:
         for task, about in run.data["tasks"].items():
-            members[about["group"] or task][task] = about["language"]
+            members[about.get("group") or task][task] = about["language"]
     averaged = {figure.task for run in runs for figure in run.aggregates if figure.language == AVERAGE}
     found = []
     for name, tasks in members.items():
@@ -173,7 +143,7 @@ def figures_of(run: StoredRun) -> dict[tuple[str, str], Aggregate]:
 
 def orders(run: StoredRun) -> list[Aggregate]:
     """The figures of a run that asked every item under other orders of its options, too; else none."""
-    return [Aggregate(**row) for row in (run.data.get("rotations") or {}).get("results", [])]
+    return [figure_from_json(row) for row in (run.data.get("rotations") or {}).get("results", [])]
 
 
 def formulations(runs: Sequence[StoredRun]) -> list[tuple[list[str], dict[str, Any]]]:
@@ -192,6 +162,25 @@ def formulations(runs: Sequence[StoredRun]) -> list[tuple[list[str], dict[str, A
             if spread["read"]:
                 found.append(([run.name for run in ways.values()], spread))
     return found
+
+
+def asked_of(run: StoredRun, group: Group) -> int | None:
+    """How many tasks of a group a run asked, if not all: an average over fewer is another figure than the others'."""
+    tasks = [column.task for column in group.columns if column.language != AVERAGE]
+    asked = sum(task in run.data["tasks"] for task in tasks)
+    return asked if asked < len(tasks) else None
+
+
+def whole_figures(run: StoredRun, group: Group, metric: str) -> tuple[Aggregate | None, ...]:
+    """A run's figures by column, without an average over fewer tasks than the group has, which no picture could tell of."""
+    figures, part = figures_of(run), asked_of(run, group) is not None
+    return tuple(None if part and column.language == AVERAGE else figures.get((metric, column.task)) for column in group.columns)
+
+
+def published_values(each: Published, group: Group) -> list[float | None]:
+    """A published row by column; its average only beside one over the same languages."""
+    average = each.average if {*each.values} <= {column.language for column in group.columns} else None
+    return [average if column.language == AVERAGE else each.values.get(column.language) for column in group.columns]
 
 
 def metrics(runs: Sequence[StoredRun]) -> tuple[str, ...]:
@@ -292,6 +281,15 @@ def letters(run: StoredRun) -> tuple[Letter, ...]:
     )
 
 
+def tells_probabilities(run: StoredRun) -> bool:
+    """Baselines give numbers where a model gives logarithms of probabilities."""
+    return not run.model.startswith("baseline:")
+
+
+def tells_confidence(run: StoredRun) -> bool:
+    return run.protocol == "letter" and tells_probabilities(run)
+
+
 def confidence(logprobs: Mapping[str, float]) -> float:
     """The probability of the best answer when those that were scored are all there is: softmax over their loglikelihoods."""
     best = max(logprobs.values())
@@ -304,7 +302,7 @@ def calibration(run: StoredRun) -> Calibration | None:
     The expected calibration error is the sum over bins of n_bin / n * |accuracy - mean confidence|. Source: C. Guo, G. Pleiss,
     Y. Sun, K. Q. Weinberger, "On Calibration of Modern Neural Networks", ICML 2017, equation 3.
     """
-    if run.protocol != "letter" or run.model.startswith(NO_PROBABILITIES):
+    if not tells_confidence(run):
         return None
     bins: list[list[tuple[float, bool]]] = [[] for _ in range(BINS)]
     for result in run.results:
@@ -333,13 +331,19 @@ def calibration(run: StoredRun) -> Calibration | None:
     )
 
 
+def contents(result: SampleResult) -> tuple[Any, ...]:
+    """All that is shown of a question. Runs over other data may have another one under the same name."""
+    sample = result.sample
+    return result.task, sample.id, sample.question, tuple(sample.options.items()), sample.answer, sample.rationale
+
+
 def agreement(runs: Sequence[StoredRun]) -> Agreement | None:
     """`None` where no question was asked of two runs or more."""
     if len(runs) < 2:
         return None
     by_run = [{result.key: result for result in run.results} for run in runs]
     shared = [[own[key] for own in by_run] for key in by_run[0] if all(key in own for own in by_run)]
-    shared = [results for results in shared if len({result.sample.question for result in results}) == 1]
+    shared = [results for results in shared if len({contents(result) for result in results}) == 1]
     if not shared:
         return None
     return Agreement(
@@ -365,16 +369,16 @@ def notes(runs: Sequence[StoredRun]) -> list[str]:
         if run.data.get("stopped_early"):
             found.append(f"{run.name}: a part of a run, stopped early: {run.data['stopped_early']}")
         counts = run.data["counts"]
-        n, unread, failed = (int(counts.get(name, 0)) for name in ("n", "unread", "failed"))
+        n, unread, failed = (counts[name] for name in ("n", "unread", "failed"))
         if n and unread + failed == n:
-            found.append(f"{run.name}: no answer was read in any of the {n} items ({unread} unread, {failed} failed)")
+            found.append(f"{run.name}: no answer was read in any of the {n:,} items ({unread:,} unread, {failed:,} failed)")
         elif n and (unread + failed) / n > 0.02:
             found.append(
-                f"{run.name}: {unread} unread and {failed} failed of {n} items; accuracy is over the others, accuracy_strict "
-                "over all"
+                f"{run.name}: {unread:,} unread and {failed:,} failed of {n:,} items; accuracy is over the others, "
+                "accuracy_strict over all"
             )
         short = [
-            f"{LANGUAGES[language]} {asked} of {TEST_ITEMS[language]}"
+            f"{LANGUAGES[language]} {asked:,} of {TEST_ITEMS[language]:,}"
             for language, asked in _asked(run).items()
             if asked != TEST_ITEMS[language]
         ]
@@ -394,7 +398,7 @@ def _asked(run: StoredRun) -> dict[str, int]:
     return {
         about[task]["language"]: n
         for task, n in counted.items()
-        if about[task]["group"] == GROUP and about[task]["language"] in TEST_ITEMS
+        if about[task].get("group") == GROUP and about[task]["language"] in TEST_ITEMS
     }
 
 
@@ -417,7 +421,9 @@ def _differences(runs: Sequence[StoredRun]) -> list[str]:
             other[tuple(run.name for run in having)].append(task)
         if len(having) < len(runs):
             lacking[tuple(run.name for run in runs if run not in having)].append(task)
-    found += [f"{', '.join(names)} were not asked the same items in {_short(tasks, runs)}" for names, tasks in other.items()]
+    for names, tasks in other.items():
+        who = "The runs" if len(names) == len(runs) else ", ".join(names)
+        found.append(f"{who} were not all asked the same items in {_short(tasks, runs)}")
     found += [f"{', '.join(names)}: not asked {_short(tasks, runs)}" for names, tasks in lacking.items()]
     return found
 
@@ -436,10 +442,10 @@ def command_line(run: StoredRun) -> str:
     """The command that asks the same again, from the stored plan."""
     plan = run.data["plan"]
     words = ["mmedeval", "run", "--model", run.model]
-    for name, value in plan.get("model_args", {}).items():
+    for name, value in plan["model_args"].items():
         words += ["--model-arg", f"{name}={value}"]
-    words += ["--tasks", ",".join(plan.get("tasks", []))]
-    if plan.get("languages"):
+    words += ["--tasks", ",".join(plan["tasks"])]
+    if plan["languages"]:
         words += ["--languages", ",".join(plan["languages"])]
     words += ["--protocol", run.protocol]
     if run.shots:
@@ -450,9 +456,9 @@ def command_line(run: StoredRun) -> str:
     for name in ("seed", "temperature"):
         if plan.get(name):
             words += [f"--{name}", str(plan[name])]
-    if plan.get("metrics"):
+    if plan["metrics"]:
         words += ["--metrics", ",".join(plan["metrics"])]
-    for name, value in plan.get("metric_args", {}).items():
+    for name, value in plan["metric_args"].items():
         words += ["--metric-arg", f"{name}={value}"]
     if plan.get("chat_template") is False:
         words.append("--no-chat-template")
@@ -469,13 +475,13 @@ def command_line(run: StoredRun) -> str:
     return shlex.join(words)
 
 
-def used(run: StoredRun) -> dict[str, float]:
-    """Tokens, seconds and cost of a run, over its tasks."""
-    total: dict[str, float] = defaultdict(float)
-    for usage in run.data["usage"].values():
-        for name, value in usage.items():
-            total[name] += value
-    return dict(total)
+def total(usage: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """Tokens, seconds and cost over the tasks of a run."""
+    found: dict[str, float] = defaultdict(float)
+    for each in usage.values():
+        for name, value in each.items():
+            found[name] += value
+    return dict(found)
 
 
 _STEP = re.compile(r"(?<![A-Za-z])(?:step|checkpoint)[-_](\d+)(?!\d)")

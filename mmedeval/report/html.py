@@ -209,6 +209,10 @@ def _count(value: float) -> str:
     return f"{value:,.0f}"
 
 
+def _items(count: int) -> str:
+    return f"{count:,} item{'s' * (count != 1)}"
+
+
 # --- sections ---
 
 
@@ -219,9 +223,9 @@ def _runs(runs: Sequence[StoredRun]) -> str:
         cells = [
             f'<td class="text">{_esc(run.model)}</td>',
             f'<td class="text">{_esc(run.protocol)}, {run.shots}-shot</td>',
-            _count(counts.get("n", len(run.results))),
-            _count(counts.get("unread", 0)),
-            _count(counts.get("failed", 0)),
+            _count(counts["n"]),
+            _count(counts["unread"]),
+            _count(counts["failed"]),
             f'<td class="text">{_esc(str(run.data.get("finished", "–")).replace("T", " ")[:16])}</td>',
         ]
         rows.append(_row(_name(runs, number), cells))
@@ -230,23 +234,13 @@ def _runs(runs: Sequence[StoredRun]) -> str:
     )
 
 
-def _rows_for_chart(runs: Sequence[StoredRun], group: data.Group, metric: str) -> list[charts.Row]:
-    found = []
-    for run in runs:
-        figures = data.figures_of(run)
-        found.append(charts.Row(name=run.name, figures=tuple(figures.get((metric, column.task)) for column in group.columns)))
-    return found
-
-
 def _heads(runs: Sequence[StoredRun], group: data.Group) -> list[str]:
     """Names of columns with how many items were asked."""
     heads = []
     for column in group.columns:
         counts = sorted({figure.n for run in runs for figure in run.aggregates if figure.task == column.task})
-        items = (
-            "" if not counts else f"{_count(counts[0])}" if len(counts) == 1 else f"{_count(counts[0])} to {_count(counts[-1])}"
-        )
-        heads.append(f"{_esc(column.label)}<small>{items} items</small>")
+        least = f"{_count(counts[0])} to " if len(counts) > 1 else ""
+        heads.append(f"{_esc(column.label)}<small>{least}{_items(counts[-1])}</small>")
     return heads
 
 
@@ -254,24 +248,27 @@ def _metric_table(runs: Sequence[StoredRun], group: data.Group, metric: str, cap
     rows = []
     for number, run in enumerate(runs):
         figures = data.figures_of(run)
-        if not any(figure_task == column.task and name == metric for name, figure_task in figures for column in group.columns):
+        if not any((metric, column.task) in figures for column in group.columns):
             continue
+        asked = data.asked_of(run, group)
         cells = []
         for column in group.columns:
             figure = figures.get((metric, column.task))
             shade = None if figure is None or figure.value is None else figure.value / figure.scale
-            cells.append(_heat(shade, "avg" if column.language == AVERAGE else "", "–" if figure is None else _value(figure)))
+            content = "–" if figure is None else _value(figure)
+            if column.language == AVERAGE and figure is not None and asked is not None:
+                content += f"<small>of {asked} tasks</small>"
+            cells.append(_heat(shade, "avg" if column.language == AVERAGE else "", content))
         rows.append(_row(_name(runs, number), cells))
     theirs = published(metric) if group.name == GROUP else ()
     for number, each in enumerate(theirs):
-        values = [each.average if column.language == AVERAGE else each.values.get(column.language) for column in group.columns]
         cells = [
             _heat(
                 None if value is None else value / 100,
                 "avg" if column.language == AVERAGE else "",
                 "–" if value is None else f"{value:.1f}",
             )
-            for column, value in zip(group.columns, values, strict=True)
+            for column, value in zip(group.columns, data.published_values(each, group), strict=True)
         ]
         rows.append(_row(_published_name(each), cells, f"published{' first' * (number == 0)}"))
     return _table(["model", *_heads(runs, group)], rows, caption, "heat") if rows else ""
@@ -284,21 +281,20 @@ def _published_name(each: Published) -> str:
 def _accuracy(runs: Sequence[StoredRun]) -> str:
     parts = []
     for place, group in enumerate(data.groups(runs)):
-        rows = _rows_for_chart(runs, group, "accuracy")
+        rows = [charts.Row(name=run.name, figures=data.whole_figures(run, group, "accuracy")) for run in runs]
         if not any(figure is not None for row in rows for figure in row.figures):
             continue
         parts.append(f"<h3>{_esc(group.name)}</h3>")
         theirs = published("accuracy") if group.name == GROUP else ()
+        beside = [data.published_values(each, group) for each in theirs]
         background = {
-            column.task: [
-                (each.average if column.language == AVERAGE else each.values[column.language])
-                for each in theirs
-                if column.language == AVERAGE or column.language in each.values
-            ]
-            for column in group.columns
+            column.task: [value for values in beside if (value := values[number]) is not None]
+            for number, column in enumerate(group.columns)
         }
         if any(figure is not None and figure.value is not None for row in rows for figure in row.figures):
-            caption = "Accuracy with 95 % intervals. Dashed: what guessing gives."
+            caption = "Accuracy with 95 % intervals."
+            if any(charts.chances(rows, number) for number in range(len(group.columns))):
+                caption += " Dashed: what guessing gives."
             if theirs:
                 caption += f" Grey lines: published results, {_esc(SOURCE)}."
             key = f"accuracy-{place}"
@@ -316,7 +312,7 @@ def _accuracy(runs: Sequence[StoredRun]) -> str:
         parts.append(_metric_table(runs, group, "accuracy", about))
         if any(figure.unread or figure.failed for run in runs for figure in run.aggregates):
             strict = "Accuracy in per cent, of all items: unread and failed ones count as wrong."
-            parts.append(_metric_table(runs, data.Group(name=f"{group.name} ", columns=group.columns), "accuracy_strict", strict))
+            parts.append(_metric_table(runs, group, "accuracy_strict", strict))
         for metric in ("accuracy_per_byte", "accuracy_per_char"):
             unit = metric.rpartition("_")[2]
             text = f"Accuracy in per cent of <code>cloze</code> by loglikelihood per {unit}."
@@ -347,7 +343,7 @@ def _rationales(runs: Sequence[StoredRun]) -> str:
 
 
 def _slice_table(runs: Sequence[StoredRun], classes: Sequence[data.Slice], caption: str) -> str:
-    head = ["run", *(f"{_esc(each.label)}<small>{_count(each.items)} items</small>" for each in classes)]
+    head = ["run", *(f"{_esc(each.label)}<small>{_items(each.items)}</small>" for each in classes)]
     rows = []
     for number in range(len(runs)):
         cells = [_heat(each.shares[number].value, "", _share(each.shares[number])) for each in classes]
@@ -376,7 +372,7 @@ def _classes(runs: Sequence[StoredRun]) -> str:
         most = classes[: data.MOST_TOPICS]
         rows = [
             _row(
-                f"<span{tongue}>{_esc(each.label)}</span><small>{_count(each.items)} items</small>",
+                f"<span{tongue}>{_esc(each.label)}</span><small>{_items(each.items)}</small>",
                 [_heat(share.value, "", _share(share)) for share in each.shares],
             )
             for each in most
@@ -384,7 +380,8 @@ def _classes(runs: Sequence[StoredRun]) -> str:
         left = len(classes) - len(most)
         more = f"; {left} smaller topics are left out" if left else ""
         head = ["topic", *(_name(runs, number) for number in range(len(runs)))]
-        parts.append(_table(head, rows, f"By topic, {_esc(task)}: accuracy in per cent{more}", "heat"))
+        table = _table(head, rows, f"Accuracy in per cent{more}", "heat")
+        parts.append(f"<details><summary>By topic, {_esc(task)}</summary>{table}</details>")
     return "".join(parts)
 
 
@@ -437,7 +434,9 @@ def _orders(runs: Sequence[StoredRun]) -> str:
             found = [given.get(("accuracy", column.task)), *(figures.get((metric, column.task)) for metric in names)]
             if any(found[1:]):
                 rows.append(_row(_esc(column.label), ["–" if each is None else _value(each) for each in found]))
-        caption = f"{_esc(run.name)}: every item under {_esc(run.data['rotations']['orders'])} orders of its options, in per cent"
+        wanted = run.data["rotations"].get("orders")
+        orders = "all orders" if wanted == "all" else f"up to {_esc(wanted)} orders"
+        caption = f"{_name(runs, number)}: every item under {orders} of its options, in per cent"
         parts.append(_table(["language", "given order", *names.values()], rows, caption))
         position = [_position(row) for row in run.data["rotations"]["position"]]
         if position:
@@ -468,7 +467,7 @@ def _position(row: Mapping[str, Any]) -> tuple[str, dict[str, str]]:
         text = f"{_percent(about['share'])}<small>{_percent(about['low'])}–{_percent(about['high'])}</small>"
         even = about["low"] <= row["expected"] <= about["high"]
         cells[letter] = text if even else f"<b>{text}</b>"
-    return f"{_esc(row['task'])}, {row['options']}<small>{_count(row['items'])} items</small>", cells
+    return f"{_esc(row['task'])}, {row['options']}<small>{_items(row['items'])}</small>", cells
 
 
 def _calibration(runs: Sequence[StoredRun]) -> str:
@@ -541,26 +540,33 @@ def _agreement(runs: Sequence[StoredRun]) -> str:
 
 
 def _cost(runs: Sequence[StoredRun]) -> str:
-    rows, failures = [], []
-    paid = any("cost" in data.used(run) for run in runs)
+    rows, told = [], []
+    paid = any("cost" in data.total(run.data["usage"]) for run in runs)
     for number, run in enumerate(runs):
-        counts, used = run.data["counts"], data.used(run)
-        n = counts.get("n", 0)
+        counts, used = run.data["counts"], data.total(run.data["usage"])
+        n = counts["n"]
         cells = [
             _count(n),
             *(
-                f"{_count(counts.get(name, 0))}<small>{_percent(counts.get(name, 0) / n if n else None)} %</small>"
+                f"{_count(counts[name])}<small>{_percent(counts[name] / n if n else None)} %</small>"
                 for name in ("unread", "failed")
             ),
-            *(_count(counts.get(name, 0)) for name in ("unscored", "truncated", "shots_dropped")),
+            *(_count(counts[name]) for name in ("unscored", "truncated", "shots_dropped")),
             *(_count(used.get(name, 0)) for name in ("tokens_in", "tokens_out")),
             f"{used.get('seconds', 0):,.1f}",
             f"{1000 * used.get('seconds', 0) / n:,.1f}" if n else "–",
-            *([f"{used['cost']:.4f}" if "cost" in used else "–"] if paid else []),
+            *([f"{used['cost']:,.4f}" if "cost" in used else "–"] if paid else []),
         ]
         rows.append(_row(_name(runs, number), cells))
-        for kind, count in counts.get("failures", {}).items():
-            failures.append(f"{run.name}: {kind} {count}")
+        for kind, count in (counts.get("failures") or {}).items():
+            told.append(f"Failures of {run.name}: {kind} {count:,}")
+        if run.data.get("rotations"):
+            used = data.total(run.data["rotations"]["usage"])
+            cost = f", {used['cost']:,.4f} US dollars" if "cost" in used else ""
+            told.append(
+                f"The other orders of {run.name} took {used.get('seconds', 0):,.1f} s more, {_count(used.get('tokens_in', 0))} tokens "
+                f"read, {_count(used.get('tokens_out', 0))} written{cost}"
+            )
     head = [
         "run",
         "items",
@@ -573,10 +579,8 @@ def _cost(runs: Sequence[StoredRun]) -> str:
         "tokens written",
         "seconds",
     ]
-    told = "".join(f"<p>Failures of {_esc(each)}</p>" for each in failures)
-    return (
-        _table([*head, "ms per item", *(["US dollars"] if paid else [])], rows, "Counts, tokens and time of computation") + told
-    )
+    table = _table([*head, "ms per item", *(["US dollars"] if paid else [])], rows, "Counts, tokens and time of computation")
+    return table + "".join(f"<p>{_esc(each)}</p>" for each in told)
 
 
 def _reproduce(runs: Sequence[StoredRun]) -> str:
@@ -650,6 +654,7 @@ def _browser(runs: Sequence[StoredRun], packed: Packed) -> str:
         '<p class="soft"><span id="count" role="status">Reading the questions …</span><span id="reading"></span> '
         '<span class="keys">· keys: <kbd>/</kbd> search, <kbd>j</kbd> <kbd>k</kbd> next and previous · quote “words that belong '
         "together”</span></p>"
-        '<div class="browser"><div id="results" class="results" role="region" aria-label="Found questions" tabindex="0"><ol id="list"></ol>'
+        '<div class="browser"><div id="results" class="results" role="region" aria-label="Found questions" tabindex="0">'
+        '<button id="earlier" type="button" hidden>Show earlier</button><ol id="list"></ol>'
         '<button id="more" type="button" hidden>Show more</button></div><div id="detail"></div></div>'
     )

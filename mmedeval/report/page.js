@@ -247,7 +247,9 @@
 
   // --- what there is ---
 
-  const { runs, names } = JSON.parse(at("about").textContent);
+  const about = JSON.parse(at("about").textContent);
+  const { runs } = about;
+  const names = new Map(Object.entries(about.names));
   const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
   const VERDICTS = {
     r: ["right", "✓", "good"], w: ["wrong", "✗", "bad"], u: ["unread", "?", "odd"], f: ["failed", "!", "odd"],
@@ -257,31 +259,39 @@
   let tasks = [];
   const items = [];
   let answers = [];
-  const hay = []; // Texts in small letters, to be searched: of the questions, then of what each run wrote.
-  let links = [];
-  let byLink = new Map();
+  const hay = []; // Texts as they are searched: of the questions, then of what each run wrote.
+  const links = [];
+  const byLink = new Map();
   let found = [];
-  let shown = 0;
+  let begin = 0; // From here to `end` what was found stands in the list.
+  let end = 0;
   let current = -1;
+  let steps = []; // The buttons for the sample before and the one behind.
+  let promptsOpen = runs.length === 1;
 
-  const small = (text) => text.toLowerCase();
+  // As texts are searched: in small letters and without accents; full-width letters, and others that are written in several
+  // ways, are all the same.
+  function folded(text) {
+    const plain = /^[\0-\x7f]*$/.test(text) ? text : text.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").normalize("NFC");
+    return plain.toLowerCase();
+  }
 
   async function read() {
     ({ tasks } = await part(0));
     tasks.forEach(([, , ...columns], task) => columns[0].forEach((_, i) => items.push([task, ...columns.map((column) => column[i])])));
-    const taken = new Map();
-    links = items.map((item) => {
-      const name = `${tasks[item[0]][0]}/${item[1]}`;
-      const times = (taken.get(name) || 0) + 1;
-      taken.set(name, times);
-      return times === 1 ? name : `${name}~${times}`;
+    items.forEach((item, i) => {
+      // Half a surrogate pair has no place in an address.
+      const name = `${tasks[item[0]][0]}/${item[1]}`.replace(/\p{Cs}/gu, (half) => `\\u${half.charCodeAt(0).toString(16)}`);
+      let link = name;
+      for (let times = 2; byLink.has(link); times += 1) link = `${name}~${times}`;
+      links.push(link);
+      byLink.set(link, i);
     });
-    byLink = new Map(links.map((name, i) => [name, i]));
-    hay.push(items.map((item, i) => small(`${links[i]}\n${item[2]}\n${item[4].join("\n")}\n${item[6]}`)));
+    hay.push(items.map((item, i) => folded(`${links[i]}\n${item[2]}\n${item[4].join("\n")}\n${item[6]}`)));
     answers = await part(1);
     hay.push(...answers.map(({ failures }) => {
       const texts = items.map(() => "");
-      for (const [place, reason] of Object.entries(failures)) texts[place] = small(reason);
+      for (const [place, reason] of Object.entries(failures)) texts[place] = folded(reason);
       return texts;
     }));
   }
@@ -291,30 +301,27 @@
     for (let run = 0; run < runs.length; run += 1) {
       at("reading").textContent = ` · reading the texts of run ${run + 1} of ${runs.length} …`;
       const outputs = await part(run + 2);
-      if (outputs) outputs.forEach((text, i) => { if (text) hay[run + 1][i] = small(text); });
+      if (outputs) outputs.forEach((text, i) => { if (text) hay[run + 1][i] = folded(text); });
       answers[run].outputs = outputs;
       if (outputs && at("find").value.trim()) find();
-      if (outputs && current !== -1) show(current, false);
+      if (current !== -1) show(current, at("detail").contains(document.activeElement));
     }
     at("reading").textContent = "";
   }
 
   // --- finding ---
 
-  function disagree(i) {
-    let first = -1;
-    for (const { verdicts, read } of answers) {
-      if (verdicts[i] !== "r" && verdicts[i] !== "w") continue;
-      const answer = read[0][read[1][i]];
-      if (first === -1) first = answer;
-      else if (answer !== first) return true;
-    }
-    return false;
+  // Answers that were read and are not all the same; with a run, another answer than that run's.
+  function disagree(i, run) {
+    const given = answers.filter(({ verdicts }) => verdicts[i] === "r" || verdicts[i] === "w");
+    if (run !== -1 && !given.includes(answers[run])) return false;
+    const answer = ({ read }) => read[0][read[1][i]];
+    return given.some((each) => answer(each) !== answer(given[0]));
   }
 
   // Words in quotes belong together; all of them must occur, in the question or in the same run's output.
   function termsOf(text) {
-    return [...small(text).matchAll(/"([^"]+)"|([^\s"]+)/g)].map((each) => each[1] || each[2]);
+    return [...folded(text).matchAll(/["“”„]([^"“”„]+)["“”„]|([^\s"“”„]+)/g)].map((each) => each[1] || each[2]);
   }
 
   function find() {
@@ -327,7 +334,7 @@
     for (let i = 0; i < items.length; i += 1) {
       if (task !== -1 && items[i][0] !== task) continue;
       if (verdict === "d") {
-        if (!disagree(i)) continue;
+        if (!disagree(i, run)) continue;
       } else if (verdict) {
         if (!which.some((each) => answers[each].verdicts[i] === verdict)) continue;
       } else if (run !== -1 && answers[run].verdicts[i] === "-") continue;
@@ -335,19 +342,39 @@
       if (missing.length && !which.some((each) => missing.every((term) => hay[each + 1][i].includes(term)))) continue;
       found.push(i);
     }
-    shown = 0;
-    at("list").replaceChildren();
-    more();
+    reveal(0);
     at("count").textContent = `${found.length.toLocaleString("en")} of ${items.length.toLocaleString("en")} questions`;
     place();
   }
 
+  // Empties the list and begins it anew with the page on which a place of what was found is.
+  function reveal(position) {
+    begin = position - (position % PAGE);
+    end = begin;
+    at("list").replaceChildren();
+    more();
+  }
+
   function more() {
-    const next = found.slice(shown, shown + PAGE);
-    shown += next.length;
+    const next = found.slice(end, end + PAGE);
+    end += next.length;
     at("list").append(...next.map(row));
-    at("more").hidden = shown >= found.length;
-    at("more").textContent = `Show more (${(found.length - shown).toLocaleString("en")} left)`;
+    tellLeft();
+  }
+
+  function earlier() {
+    const height = at("list").offsetHeight;
+    begin -= PAGE;
+    at("list").prepend(...found.slice(begin, begin + PAGE).map(row));
+    tellLeft();
+    at("results").scrollTop += at("list").offsetHeight - height;
+  }
+
+  function tellLeft() {
+    for (const [id, word, left] of [["earlier", "earlier", begin], ["more", "more", found.length - end]]) {
+      at(id).hidden = left === 0;
+      at(id).textContent = `Show ${word} (${left.toLocaleString("en")} left)`;
+    }
   }
 
   function row(i) {
@@ -437,13 +464,13 @@
     const title = say("h3", "", links[i]);
     title.tabIndex = -1;
     const buttons = make("span");
-    for (const [text, step] of [["Previous", -1], ["Next", 1]]) {
+    steps = [["Previous", -1], ["Next", 1]].map(([text, step]) => {
       const button = make("button", "", text);
       button.type = "button";
-      button.disabled = beside(step) === undefined;
       button.addEventListener("click", () => go(step));
       buttons.append(button, " ");
-    }
+      return [button, step];
+    });
     const link = make("a", "", "link");
     link.href = `#${encodeURI(links[i])}`;
     link.setAttribute("aria-label", "Link to this sample");
@@ -462,7 +489,7 @@
       }
       return line;
     }));
-    const asked = side(`Question · ${names[language] || language}`, said(question, language, "(no text)"), list);
+    const asked = side(`Question · ${names.get(language) || language}`, said(question, language, "(no text)"), list);
 
     // The same prompt is shown once, whatever the number of runs.
     const prompts = new Map();
@@ -472,7 +499,8 @@
     }
     for (const [text, of] of prompts) {
       const box = make("details");
-      box.open = runs.length === 1;
+      box.open = promptsOpen;
+      box.addEventListener("toggle", () => { promptsOpen = box.open; });
       box.append(say("summary", "", prompts.size === 1 ? "Prompt" : `Prompt of ${of.join(", ")}`), said(text, language, "(an empty prompt)"));
       asked.append(box);
     }
@@ -507,7 +535,9 @@
     if (focus) title.focus({ preventScroll: true });
   }
 
+  // Marks the sample that is shown in the list, and tells the buttons what stands beside it there.
   function place() {
+    for (const [button, step] of steps) button.disabled = beside(step) === undefined;
     for (const link of at("list").querySelectorAll("a")) {
       if (Number(link.dataset.place) === current) {
         link.setAttribute("aria-current", "true");
@@ -526,10 +556,17 @@
   function go(step) {
     const next = beside(step);
     if (next === undefined) return;
-    while (shown < found.length && found.indexOf(next) >= shown) more();
+    bring(next);
     // Shown at once: the next key may come before the browser tells of the new address.
     show(next, true);
     location.hash = encodeURI(links[next]);
+  }
+
+  // Puts a sample into the list, if it is among what was found.
+  function bring(i) {
+    const position = found.indexOf(i);
+    if (position === end) more();
+    else if (position !== -1 && (position < begin || position > end)) reveal(position);
   }
 
   function fromHash(focus) {
@@ -541,8 +578,12 @@
     }
     const i = byLink.get(name);
     if (i === undefined) return false;
-    if (i !== current) show(i, focus);
-    at("samples").scrollIntoView();
+    if (i !== current) {
+      bring(i);
+      show(i, focus);
+    }
+    // On a phone the sample stands below the list.
+    at(matchMedia("(max-width: 52rem)").matches ? "detail" : "samples").scrollIntoView();
     return true;
   }
 
@@ -565,7 +606,7 @@
   (async () => {
     await read();
     at("in").append(...tasks.map(([task, language], i) => {
-      const option = say("option", "", names[task] || task);
+      const option = say("option", "", names.get(task) || task);
       option.value = String(i);
       option.lang = "en";
       return option;
@@ -576,6 +617,7 @@
     }
     at("form").addEventListener("submit", (event) => event.preventDefault());
     at("more").addEventListener("click", more);
+    at("earlier").addEventListener("click", earlier);
     window.addEventListener("hashchange", () => fromHash(true));
     find();
     if (!fromHash(false) && found.length) show(found[0], false);

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from mmedeval.aggregate import AVERAGE
@@ -19,23 +20,21 @@ def draw(runs: Sequence[StoredRun], kind: str, out: Path, *, metric: str = "accu
         if metric in {figure.metric for run in runs for figure in run.aggregates}:
             raise UsageError(f"no run has a value of {metric}: nothing was read or scored; look at the runs with mmedeval show")
         raise UnknownNameError("metric of these runs", metric, known)
-    columns = [column for column in chosen.columns if kind != "radar" or column.language != AVERAGE]
+    if kind == "radar":
+        chosen = replace(chosen, columns=tuple(column for column in chosen.columns if column.language != AVERAGE))
     if kind == "curve":
         runs, steps = _in_order(runs)
-    rows = []
-    for run in runs:
-        figures = data.figures_of(run)
-        rows.append(charts.Row(name=run.name, figures=tuple(figures.get((metric, column.task)) for column in columns)))
+    rows = [charts.Row(name=run.name, figures=data.whole_figures(run, chosen, metric)) for run in runs]
     if not any(each is not None and each.value is not None for row in rows for each in row.figures):
         raise UsageError(f"no run has a value of {metric} for {chosen.name}; choose another --metric or --group")
     scales = {each.scale for row in rows for each in row.figures if each is not None}
     label = f"{metric}, per cent" if scales == {1.0} else metric
     if kind == "curve":
-        charts.curve(columns, steps, rows, label, out)
+        charts.curve(chosen.columns, steps, rows, label, out)
     elif kind == "radar":
-        charts.radar(columns, rows, label, out)
+        charts.radar(chosen.columns, rows, label, out)
     else:
-        charts.bars(columns, rows, label, out)
+        charts.bars(chosen.columns, rows, label, out)
 
 
 def _group(runs: Sequence[StoredRun], name: str | None) -> data.Group:

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+from mmedeval.report.data import contents, tells_probabilities
 from mmedeval.runs import StoredRun
 from mmedeval.types import Sample, SampleResult, join_letters
 
@@ -71,8 +72,8 @@ def _tasks(runs: Sequence[StoredRun]) -> list[list[str]]:
 def _places(runs: Sequence[StoredRun]) -> dict[tuple[Any, ...], int]:
     """All questions, task by task, and where each stands. What has one name but other contents in another run stands twice."""
     tasks = {task: number for number, (task, _) in enumerate(_tasks(runs))}
-    found = dict.fromkeys(_contents(result) for run in runs for result in run.results)
-    return {contents: place for place, contents in enumerate(sorted(found, key=lambda contents: tasks[contents[0]]))}
+    found = dict.fromkeys(contents(result) for run in runs for result in run.results)
+    return {question: place for place, question in enumerate(sorted(found, key=lambda question: tasks[question[0]]))}
 
 
 def _questions(runs: Sequence[StoredRun], places: Mapping[tuple[Any, ...], int]) -> dict[str, Any]:
@@ -83,18 +84,6 @@ def _questions(runs: Sequence[StoredRun], places: Mapping[tuple[Any, ...], int])
         for column, value in zip(columns[task], row, strict=True):
             column.append(value)
     return {"tasks": [[task, language, *columns[task]] for task, language in _tasks(runs)]}
-
-
-def _contents(result: SampleResult) -> tuple[Any, ...]:
-    sample = result.sample
-    return (
-        result.task,
-        sample.id,
-        sample.question,
-        tuple(sample.options.items()),
-        sample.answer,
-        sample.rationale,
-    )
 
 
 def _letters(options: Sequence[tuple[str, str]]) -> list[str] | int:
@@ -116,7 +105,7 @@ def _answers(run: StoredRun, places: Mapping[tuple[Any, ...], int], longest: int
     truncated: list[int] = []
     templates: dict[Template, int] = {}
     for result in run.results:
-        place = places[_contents(result)]
+        place = places[contents(result)]
         verdicts[place] = _verdict(result)
         read[place] = "" if result.prediction is None else join_letters(result.prediction)
         outputs[place] = result.output
@@ -127,7 +116,7 @@ def _answers(run: StoredRun, places: Mapping[tuple[Any, ...], int], longest: int
             cut[place] = [head, len(result.output) - longest]
         if result.prompt is not None:
             prompts[place] = templates.setdefault(template_of(result.prompt, result.sample), len(templates))
-        if result.logprobs:
+        if result.logprobs and tells_probabilities(run):
             best = sorted(result.logprobs.items(), key=lambda pair: -pair[1])[:BEST_ANSWERS]
             scored[place] = [part for answer, value in best for part in (answer, round(value, 2))]
         if result.failure is not None:

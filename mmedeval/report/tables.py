@@ -51,7 +51,7 @@ def sample_rows(runs: Sequence[StoredRun]) -> Iterator[dict[str, Cell]]:
     for run in runs:
         for result in run.results:
             sample = result.sample
-            sure = data.confidence(result.logprobs) if result.logprobs and run.protocol == "letter" else None
+            sure = data.confidence(result.logprobs) if result.logprobs and data.tells_confidence(run) else None
             yield {
                 "run": run.name,
                 "task": result.task,
@@ -125,19 +125,23 @@ def as_markdown(runs: Sequence[StoredRun]) -> str:
     ]
     parts += [f"- {markdown(note)}" for note in data.notes(runs)] + [""]
     for group in data.groups(runs):
-        languages = [column.language for column in group.columns]
         for metric in data.metrics(runs):
             rows = []
             for run in runs:
                 figures = data.figures_of(run)
-                cells = [figures.get((metric, column.task)) for column in group.columns]
-                if any(cell is not None for cell in cells):
-                    rows.append([markdown(run.name), *map(_value, cells)])
+                asked = data.asked_of(run, group)
+                cells = []
+                for column in group.columns:
+                    figure = figures.get((metric, column.task))
+                    part = column.language == AVERAGE and figure is not None and asked is not None
+                    cells.append(f"{_value(figure)} of {asked} tasks" if part else _value(figure))
+                if any((metric, column.task) in figures for column in group.columns):
+                    rows.append([markdown(run.name), *cells])
             if not rows:
                 continue
             theirs = published(metric) if group.name == GROUP else ()
             for each in theirs:
-                values = [each.average if language == AVERAGE else each.values.get(language) for language in languages]
+                values = data.published_values(each, group)
                 name = markdown(f"{each.name} (published, {each.setting})")
                 rows.append([name, *("–" if value is None else f"{value:.1f}" for value in values)])
             parts += [f"## {markdown(group.name)}: {markdown(metric)}", ""]

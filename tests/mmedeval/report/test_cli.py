@@ -85,11 +85,25 @@ def test_a_wrong_call_is_one_sentence(store: Make, tmp_path: Path) -> None:
     assert "is no folder; make it" in refused("report", run, "-o", tmp_path / "none" / "x.html")
     assert "--format md has no samples" in refused("report", run, "-o", tmp_path / "x.md", "--samples")
     assert "is no run folder" in refused("plot", foreign.parent / "empty", "--kind", "bars", "-o", tmp_path / "x.svg")
-    assert "is a directory" in refused("report", run, "-o", tmp_path, "--format", "md").lower()
+    for kind in ("md", "parquet"):
+        assert "is a folder; name the file to write in it" in refused("report", run, "-o", tmp_path, "--format", kind)
+    assert "is no folder; make it" in refused("plot", run, "--kind", "bars", "-o", tmp_path / "none" / "x.svg")
+    assert "is a part of a run, which would be lost" in refused("report", run, "-o", run / "record.json", "--format", "md")
     record = json.loads((run / "record.json").read_text(encoding="utf-8"))
     (run / "record.json").write_text(json.dumps({**record, "usage": 3}), encoding="utf-8")
     assert "record.json is damaged" in refused("report", run, "-o", out)
     assert not out.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no file that is always full")
+@pytest.mark.parametrize("name", ["x.md", "x.parquet", "x.svg"])
+def test_what_cannot_be_written_is_told_with_its_name(store: Make, tmp_path: Path, name: str) -> None:
+    out = tmp_path / name
+    out.symlink_to("/dev/full")
+    command = ("plot", "--kind", "bars") if name.endswith("svg") else ("report",)
+    told = refused(*command, store("a", limit=2), "-o", out)
+    assert told.startswith(f"error: {out} cannot be written: ")
+    assert "No space left on device" in told
 
 
 def test_a_picture_is_drawn(store: Make, tmp_path: Path) -> None:

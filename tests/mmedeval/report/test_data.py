@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +12,7 @@ from scipy.special import softmax
 from scipy.stats import binomtest
 
 from mmedeval.cli import cli
-from mmedeval.errors import StoreError
+from mmedeval.published import published
 from mmedeval.report import data
 from mmedeval.runs import read_runs
 from mmedeval.testing import make_sample
@@ -128,13 +127,41 @@ def test_agreement_is_over_questions_that_all_were_asked(ask: Make) -> None:
     assert data.agreement(runs[:1]) is None
 
 
+def test_agreement_is_over_questions_with_the_same_options(ask: Make) -> None:
+    orders = [("iron", "zinc"), ("zinc", "iron")]
+    samples = [[make_sample(1), make_sample(2, options=options, answer="AB"[number])] for number, options in enumerate(orders)]
+    runs = read_runs([ask(name, {"en": each}, write=written("AA")) for name, each in zip(("one", "two"), samples, strict=True)])
+    assert data.agreement(runs) == data.Agreement(asked=1, all_right=1, none_right=0, alike=1)
+
+
+def test_an_average_over_fewer_tasks_is_told_apart(store: Make) -> None:
+    three = ("mmedbench_mini_en", "mmedbench_mini_ja", "mmedbench_mini_fr")
+    runs = read_runs([store("a", tasks=three, limit=4), store("b", "baseline:longest", tasks=three[:2], limit=4)])
+    (group,) = data.groups(runs)
+    assert [data.asked_of(run, group) for run in runs] == [None, 2]
+    for run, average in zip(runs, (True, False), strict=True):
+        figures = data.whole_figures(run, group, "accuracy")
+        assert figures[:2] == tuple(data.figures_of(run)["accuracy", task] for task in three[:2])
+        assert (figures[2] is not None, figures[3] is not None) == (average, average)
+
+
+def test_a_published_average_stands_beside_one_over_the_same_languages() -> None:
+    (gpt4,) = (each for each in published("accuracy") if each.name == "GPT-4")
+    languages = ("en", "zh", "ja", "fr", "ru", "es")
+    columns = [data.Column(task=f"mmedbench_{each}", label=each, language=each) for each in languages]
+    average = data.Column(task="mmedbench", label="average", language="avg")
+    whole, part = (data.Group(name="mmedbench", columns=(*columns[:n], average)) for n in (6, 2))
+    assert data.published_values(gpt4, whole) == [78.0, 75.07, 72.91, 56.59, 83.62, 85.67, 74.27]
+    assert data.published_values(gpt4, part) == [78.0, 75.07, None]
+
+
 def test_what_keeps_figures_from_being_compared_is_told(store: Make, ask: Make) -> None:
     runs = read_runs([store("a"), store("b", limit=5, shots=1), ask("c", {"en": [make_sample(1)]}, write=written("?"))])
     told = "\n".join(data.notes(runs))
     for part in (
         "protocols: letter, chat",
         "numbers of shots: 0, 1",
-        "not asked the same items in mmedbench_mini",
+        "baseline:random letter 0-shot, baseline:random letter 1-shot were not all asked the same items in mmedbench_mini",
         "not asked static_en",
     ):
         assert part in told
@@ -163,27 +190,6 @@ def test_the_command_of_a_run_asks_the_same_again(store: Make, tmp_path: Path) -
         "letter",
         "2",
     )
-
-
-@pytest.mark.parametrize(
-    ("part", "value"),
-    [
-        ("counts", {"n": "many"}),
-        ("usage", {"mmedbench_mini_en": 5}),
-        ("usage", {"mmedbench_mini_en": {"seconds": "long"}}),
-        ("consistency", [{"read": 4}]),
-        ("warnings", "none"),
-        ("determinism", {"items": 2}),
-        ("rotations", {"results": [{"task": 1}], "position": []}),
-        ("rotations", {"results": [], "position": [{"letters": {}}]}),
-    ],
-)
-def test_a_record_with_other_things_in_it_is_refused_in_one_sentence(store: Make, part: str, value: object) -> None:
-    path = store("a", limit=3)
-    record = json.loads((path / "record.json").read_text(encoding="utf-8"))
-    (path / "record.json").write_text(json.dumps({**record, part: value}), encoding="utf-8")
-    with pytest.raises(StoreError, match=r"record.json is damaged: .*; restore it, or run again"):
-        data.check(read_runs([path]))
 
 
 def test_the_step_of_a_checkpoint_is_that_of_its_folder_or_its_model(store: Make, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import os
@@ -245,6 +246,136 @@ def test_the_keyboard_is_enough(page: Page, two: list[StoredRun], tmp_path: Path
     page.press("\ue007")  # Enter
     page.wait(lambda: page.text("#detail h3") == "static_en/test-1")
     assert page.run("return document.querySelector('#list a[aria-current]').dataset.place") == "0"
+
+
+def test_words_are_found_whatever_their_accents_and_letters(page: Page, ask: Make, tmp_path: Path) -> None:
+    questions = ["La fi\u00e8vre aigu\u00eb", "LA FIE\u0300VRE", "\uff34\uff33\uff28 \uff15\u338e が高い", "Ещё ЁЖ", "か"]
+    samples = [make_sample(n, question=each) for n, each in enumerate(questions, start=1)]
+    run = ask("a", {"en": samples}, write=lambda request: Generation(request_id=request.id, text="Answer: A"))
+    page.open(write_page(read_runs([run]), tmp_path / "report.html"))
+    for words, expected in (
+        ("fievre", [1, 2]),
+        ("FIÈVRE", [1, 2]),
+        ("fie\u0300vre aigue", [1]),
+        ("“la fièvre” aiguë", [1]),
+        ("“fièvre la”", []),
+        ('"tsh 5', [3]),
+        ("5mg", [3]),
+        ("が高い", [3]),
+        ("ガ", []),
+        ("か", [5]),
+        ("еще еж", [4]),
+    ):
+        page.type(words)
+        assert page.texts("#list .id > span:first-child") == [f"static_en/test-{n}" for n in expected], words
+    assert page.complaints() == []
+
+
+def test_the_runs_disagree_where_answers_that_were_read_differ(page: Page, ask: Make, tmp_path: Path) -> None:
+    def answering(answers: str) -> Callable[[Any], Generation]:
+        left = iter(answers)
+        return lambda request: Generation(request_id=request.id, text=f"Answer: {next(left)}")
+
+    samples = {"en": [make_sample(n) for n in range(1, 6)]}
+    given = (("a", "AAA?A"), ("b", "ABABB"), ("c", "BBA?B"), ("d", "BBABB"))
+    runs = read_runs([ask(name, samples, write=answering(answers)) for name, answers in given])
+    page.open(write_page(runs, tmp_path / "report.html"))
+    page.choose("verdict", "the runs disagree")
+    for run in ("any", *(run.name for run in runs)):
+        page.choose("run", run)
+        assert page.texts("#list .id > span:first-child") == [f"static_en/test-{n}" for n in (1, 2, 5)]
+    assert page.complaints() == []
+
+
+def test_a_run_disagrees_only_where_it_was_read(page: Page, two: list[StoredRun], tmp_path: Path) -> None:
+    page.open(write_page(two, tmp_path / "report.html"))
+    page.choose("verdict", "the runs disagree")
+    for run, expected in ((two[0].name, ["static_en/test-2"]), (two[1].name, ["static_en/test-2"]), (two[2].name, [])):
+        page.choose("run", run)
+        assert page.texts("#list .id > span:first-child") == expected
+
+
+def test_a_link_leads_to_its_sample_in_the_list_too(page: Page, ask: Make, tmp_path: Path) -> None:
+    samples = {"en": [make_sample(n) for n in range(1, 200)]}
+    run = ask("a", samples, write=lambda request: Generation(request_id=request.id, text="Answer: A"))
+    page.open(write_page(read_runs([run]), tmp_path / "report.html"), "#static_en/test-130")
+
+    def listed() -> tuple[str, str, int]:
+        rows = page.texts("#list .id > span:first-child")
+        return rows[0], rows[-1], len(rows)
+
+    assert page.texts("#list a[aria-current] .id > span:first-child") == ["static_en/test-130"]
+    assert listed() == ("static_en/test-121", "static_en/test-180", 60)
+    page.run("document.querySelector('#earlier').click(); document.querySelector('#more').click()")
+    assert listed() == ("static_en/test-61", "static_en/test-199", 139)
+    assert page.run("return ['earlier', 'more'].map((id) => document.getElementById(id).hidden)") == [False, True]
+    page.open(tmp_path / "report.html", "#static_en/test-180")
+    page.press("j")
+    assert page.texts("#list a[aria-current] .id > span:first-child") == ["static_en/test-181"]
+    assert listed() == ("static_en/test-121", "static_en/test-199", 79)
+    page.type("static_en/test-19")
+    assert listed() == ("static_en/test-19", "static_en/test-199", 11)
+
+
+def test_buttons_follow_what_was_found(page: Page, two: list[StoredRun], tmp_path: Path) -> None:
+    page.open(write_page(two, tmp_path / "report.html"), "#static_en/test-4")
+
+    def disabled() -> list[bool]:
+        return list(page.run("return [...document.querySelectorAll('#detail .head button')].map((each) => each.disabled)"))
+
+    assert disabled() == [False, False]
+    page.type("static_en/test-4")
+    assert disabled() == [True, True]
+    page.type("static_en")
+    assert disabled() == [False, True]
+
+
+def test_a_run_that_wrote_nothing_has_no_text_to_wait_for(page: Page, store: Make, tmp_path: Path) -> None:
+    page.open(write_page(read_runs([store("a", limit=2)]), tmp_path / "report.html"))
+    assert page.texts("#detail .side")[1] == f"baseline:random{page.text('#detail .verdict')}"
+
+
+def test_prompts_stay_open_from_sample_to_sample(page: Page, two: list[StoredRun], tmp_path: Path) -> None:
+    page.open(write_page(two, tmp_path / "report.html"), "#static_zh/test-1")
+    for opened in (True, False):
+        page.browser.find_element("css selector", "#detail summary").click()
+        page.press("j")
+        page.wait(lambda opened=opened: page.run("return document.querySelector('#detail details').open") == opened)
+
+
+def test_on_a_phone_a_link_leads_to_the_text_of_the_sample(page: Page, two: list[StoredRun], tmp_path: Path) -> None:
+    page.command("Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=True)
+    page.open(write_page(two, tmp_path / "report.html"), "#static_zh/test-1")
+    page.wait(lambda: 0 <= page.run("return document.querySelector('#detail h3').getBoundingClientRect().top") < 200)
+    page.command("Emulation.clearDeviceMetricsOverride")
+
+
+def test_names_of_any_kind_have_links(page: Page, ask: Make, tmp_path: Path) -> None:
+    names = ["\ud800", "% # ? ü", "constructor", "a~2", "a"]
+    samples = [dataclasses.replace(make_sample(n), id=name) for n, name in enumerate(names)]
+    others = [dataclasses.replace(samples[-1], question="another")]
+    runs = [
+        ask(name, {"en": each}, write=lambda request: Generation(request_id=request.id, text="Answer: A"))
+        for name, each in (("one", samples), ("two", others))
+    ]
+    page.open(write_page(read_runs(runs), tmp_path / "report.html"))
+    shown = page.texts("#list .id > span:first-child")
+    assert shown == [f"static_en/{name}" for name in (r"\ud800", *names[1:], "a~3")]
+    for number, name in enumerate(shown):
+        page.run("document.querySelectorAll('#list a')[arguments[0]].click()", number)
+        page.wait(lambda name=name: page.text("#detail h3") == name)
+        link = page.run("return location.hash")
+        page.open(tmp_path / "report.html", link)
+        assert page.text("#detail h3") == name
+    assert page.complaints() == []
+
+
+def test_other_orders_of_the_options_are_costs_too(page: Page, store: Make, tmp_path: Path) -> None:
+    (run,) = read_runs([store("a", limit=2, rotations=3)])
+    page.open(write_page([run], tmp_path / "report.html"))
+    read = sum(each["tokens_in"] for each in run.data["rotations"]["usage"].values())
+    assert f"{read:,} tokens read" in page.text("#cost p")
+    assert "every item under up to 3 orders of its options" in page.text("#orders caption")
 
 
 def hostile_runs(ask: Make) -> list[StoredRun]:

@@ -15,7 +15,7 @@ from mmedeval.report.html import make_page
 from mmedeval.report.plots import draw
 from mmedeval.runs import StoredRun, read_runs
 from mmedeval.testing import make_sample
-from mmedeval.types import Generation
+from mmedeval.types import Aggregate, Generation
 
 pytest.importorskip("matplotlib", reason="matplotlib is not installed")
 Make = Callable[..., Path]
@@ -124,3 +124,28 @@ def test_a_chart_has_a_mark_for_every_figure(checkpoints: list[StoredRun]) -> No
     svg = charts.dots(group.columns, rows, {}, "A & B", "key")
     assert '<title id="key-title">A &amp; B</title>' in svg
     assert len(re.findall(r"<use ", svg)) == len(rows) * len(group.columns)
+
+
+def test_guessing_is_one_line_where_all_runs_have_the_same_and_else_one_for_each() -> None:
+    def row(chance: float | None) -> charts.Row:
+        figure = Aggregate(
+            metric="accuracy", task="t", language="en", value=0.5, low=0.4, high=0.6, n=9, scored=9, chance=chance
+        )  # fmt: skip
+        return charts.Row(name="x", figures=(figure,))
+
+    assert charts.chances([row(0.25), row(None), row(0.2501)], 0, 0.2, 0.4) == [(0.25, -0.4, 0.4)]
+    found = charts.chances([row(0.25), row(None), row(0.1)], 0, 0.2, 0.4)
+    assert [chance for chance, _, _ in found] == [0.25, 0.1]
+    assert [each for _, *ends in found for each in ends] == pytest.approx([-0.3, -0.1, 0.1, 0.3])
+    assert charts.chances([row(None), charts.Row(name="x", figures=(None,))], 0) == []
+
+
+def test_a_chart_of_the_page_shows_what_acts_as_its_number() -> None:
+    column = data.Column(task="t", label="\u202e<b>\ud800\x00", language="en")
+    figure = Aggregate(metric="accuracy", task="t", language="en", value=0.5, low=None, high=None, n=9, scored=9)
+    svg = charts.dots([column], [charts.Row(name="x", figures=(figure,))], {}, "title", "key")
+    assert r"\u202e&lt;b&gt;\ud800\x00" in svg
+    svg = charts.letter_bias(
+        [[data.Letter(letter="\u202e\ud800", chosen=data.Share(n=2, count=1), right=data.Share(n=2, count=1))]], "x"
+    )
+    assert r"\u202e\ud800" in svg

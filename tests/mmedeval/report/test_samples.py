@@ -14,7 +14,7 @@ import pytest
 from mmedeval.report.samples import fill, pack, pack_samples, template_of
 from mmedeval.runs import read_runs
 from mmedeval.testing import make_sample
-from mmedeval.types import Generation, join_letters
+from mmedeval.types import Generation, Loglikelihoods, join_letters
 
 Make = Callable[..., Path]
 
@@ -117,3 +117,12 @@ def test_texts_lose_their_middle_only_where_all_are_too_much(ask: Make) -> None:
     assert own["outputs"][1] == whole[:head] + whole[head + gone :]
     assert own["outputs"][1].endswith("Answer: A")
     assert [own["outputs"][i] for i in (0, 2, 3)] == [run.results[i].output for i in (0, 2, 3)]
+
+
+def test_numbers_that_are_no_loglikelihoods_are_not_shown_as_such(store: Make, ask: Make) -> None:
+    def score(request: Any) -> Loglikelihoods:
+        return Loglikelihoods(request_id=request.id, values=(-1.0, -2.0, -3.0, -4.0))
+
+    runs = read_runs([store("a", limit=1), ask("b", {"en": [make_sample(1)]}, score=score)])
+    _, baseline, model = read(pack_samples(runs).parts)
+    assert (baseline["scored"], model["scored"][-1]) == (0, ["A", -1.0, "B", -2.0, "C", -3.0, "D", -4.0])

@@ -1,0 +1,90 @@
+"""Runs that were edited or cut are refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mmedeval.errors import StoreError
+from mmedeval.report import data
+from mmedeval.runs import read_runs
+
+Make = Callable[..., Path]
+FIGURE = {"metric": "x", "task": "t", "language": "en", "value": 1, "low": 0, "high": 1, "n": 1, "scored": 1}
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(StoreError) as told:
+        data.check(read_runs([path]))
+    assert str(told.value).endswith("; restore it, or run again")
+    return str(told.value)
+
+
+@pytest.mark.parametrize(
+    ("part", "value", "sentence"),
+    [
+        ("counts", {"n": "many"}, "counts.n is 'many', no whole number"),
+        ("counts", {"n": 3}, "it lacks 'counts.unread'"),
+        ("usage", {"mmedbench_mini_en": 5}, "usage.mmedbench_mini_en is 5, no object"),
+        ("usage", {"mmedbench_mini_en": {"seconds": "long"}}, "usage.mmedbench_mini_en.seconds is 'long', no number"),
+        ("usage", {"mmedbench_mini_en": {"seconds": float("nan")}}, "seconds is nan, no number"),
+        ("usage", {"mmedbench_mini_en": {"seconds": 10**400}}, "seconds is 1000"),
+        ("usage", {"mmedbench_mini_en": {"seconds": True}}, "seconds is True, no number"),
+        ("consistency", [{"read": 4}], "it lacks 'consistency.group'"),
+        (
+            "consistency",
+            [{"group": "g", "languages": 2, "read": 4, "alike": {"count": 5}, "all_right": {"count": 1}}],
+            "of 4 questions more were answered alike than were read",
+        ),
+        ("warnings", "none", "warnings is 'none', no list"),
+        ("warnings", [3], "warnings is 3, no text"),
+        ("determinism", {"items": 2}, "determinism is not what it should be"),
+        ("rotations", {"results": [{"task": 1}], "position": [], "usage": {}}, "rotations.results holds no figures"),
+        ("rotations", {"results": [], "position": [{"letters": {}}], "usage": {}}, "it lacks 'rotations.position.task'"),
+        ("rotations", {"results": [{**FIGURE, "scale": 0}], "position": [], "usage": {}}, "the results of x are no figures"),
+        ("environment", "a machine", "environment is 'a machine', no object"),
+        ("runtime", [["cpu"]], "runtime is [['cpu']], no object"),
+        ("fingerprint", ["x"], "fingerprint is ['x'], no text"),
+    ],
+)
+def test_a_record_with_other_things_in_it_is_told_with_their_place(store: Make, part: str, value: object, sentence: str) -> None:
+    path = store("a", limit=3)
+    record = json.loads((path / "record.json").read_text(encoding="utf-8"))
+    (path / "record.json").write_text(json.dumps({**record, part: value}), encoding="utf-8")
+    told = refused(path)
+    assert f"{path / 'record.json'} is damaged: " in told
+    assert sentence in told
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"question": None}, "a text"),
+        ({"options": ["iron", "zinc"]}, "the options"),
+        ({"options": {"A": 1}}, "the options"),
+        ({"answer": [1]}, "an answer"),
+        ({"status": "lost"}, "the status"),
+        ({"prediction": None}, "the status"),
+        ({"output": {"text": "A"}}, "the prompt, output or failure"),
+        ({"logprobs": {"A": float("-inf")}}, "the logprobs"),
+        ({"margin": "large"}, "the margin"),
+        ({"usage": {"tokens_in": 1.5}}, "the usage"),
+        ({"meta": []}, "the usage or meta"),
+    ],
+)
+def test_a_sample_with_other_things_in_it_is_told_by_its_name(store: Make, change: dict[str, Any], sentence: str) -> None:
+    path = store("a", limit=3)
+    first, *others = (path / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    lines = [json.dumps({**json.loads(first), **change}), *others, ""]
+    (path / "samples.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    assert refused(path) == (
+        f"{path / 'samples.jsonl'} is damaged: {sentence} of mmedbench_mini_en/test-1 cannot be; restore it, or run again"
+    )
+
+
+def test_what_a_run_stores_is_as_it_should_be(store: Make) -> None:
+    data.check(read_runs([store("a", limit=3, rotations=2), store("b", protocol="cloze", limit=3)]))
