@@ -39,7 +39,17 @@ class Submission:
 
 
 def submission(run: StoredRun) -> Submission:
-    """The files of a run. Raises `UsageError`, with what to run instead, where it does not hold what the guide asks for."""
+    """The files of a run.
+
+    Raises `UsageError`, with what to run instead, where it does not hold what the guide asks for; `StoreError` for a damaged one.
+    """
+    try:
+        return _submission(run)
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise StoreError(f"{run.path} is damaged: {type(error).__name__}: {error}; restore it, or run again") from error
+
+
+def _submission(run: StoredRun) -> Submission:
     _refuse_incomplete(run)
     by_task: dict[str, list[SampleResult]] = {name: [] for name in TASKS}
     for result in run.results:
@@ -61,13 +71,13 @@ def submission(run: StoredRun) -> Submission:
     accuracy = [_percent(figures["accuracy_strict", name], 100) for name in TASKS]
     similarity: Rows = [("Metric", *TASKS.values())]
     similarity += [(label, *(_percent(figures[metric, name], 1) for name in TASKS)) for metric, label in METRICS.items()]
-    counts = run.data["counts"]
+    items, failed = len(run.results), sum(result.status == "failed" for result in run.results)
     notes = []
-    if counts["n"] != TEST_ITEMS:
-        notes.append(f"the run is of {counts['n']} items, the whole test set of {TEST_ITEMS}: these data are not all of it")
-    if counts["failed"]:
+    if items != TEST_ITEMS:
+        notes.append(f"the run is of {items} items, the whole test set of {TEST_ITEMS}: these data are not all of it")
+    if failed:
         notes.append(
-            f"{counts['failed']} items have no output: wrong in {ACCURACY}, left out in {SIMILARITY}; see them with: "
+            f"{failed} items have no output: wrong in {ACCURACY}, left out in {SIMILARITY}; see them with: "
             f"mmedeval show {run.path} --failed"
         )
     if run.protocol != "paper":

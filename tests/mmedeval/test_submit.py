@@ -188,6 +188,13 @@ def test_a_run_that_cannot_be_submitted_is_told_what_to_run_instead(whole: Path)
             submission(run_)
 
 
+@pytest.mark.parametrize("change", [{"metric_args": None}, {"metric_args": 7}])
+def test_an_edited_record_is_refused_in_one_sentence(whole: Path, change: dict[str, Any]) -> None:
+    (stored,) = read_runs([whole])
+    with pytest.raises(StoreError, match=r"whole is damaged: AttributeError: .* has no attribute 'get'; restore it"):
+        submission(changed(stored, plan={**stored.data["plan"], **change}))
+
+
 def test_the_command_names_the_files_and_what_to_know(tmp_path: Path, whole: Path) -> None:
     done = CliRunner().invoke(cli, ["submit", str(whole), "-o", str(tmp_path / "out")])
     assert done.exit_code == 0, done.output
