@@ -10,6 +10,7 @@ from typing import Any, get_args
 
 import torch
 
+from mmed_train.training.attention import attending_plainly
 from mmed_train.training.recipe import Recipe
 from mmedeval import BackendSpec, ProtocolName, RunPlan, RunRecord, UnknownNameError, digest, hookimpl
 from mmedeval.catalog import Catalog
@@ -85,7 +86,8 @@ def evaluate(model: Any, tokenizer: Any, plan: RunPlan, folder: Path, *, name: s
     model.eval()
     model.config.use_cache = True
     try:
-        with torch.random.fork_rng(devices=devices):
+        # The backend has kernels of its own in the place of the plain ones.
+        with torch.random.fork_rng(devices=devices), attending_plainly(model):
             record, _ = run(replace(plan, model=f"{SCHEME}:{name}"), Catalog(host), folder)
     finally:
         model.config.use_cache = was_cached

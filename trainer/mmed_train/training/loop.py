@@ -18,6 +18,7 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from mmed_train.corpus.mixing import IGNORED
 from mmed_train.training import harness
+from mmed_train.training.attention import attend_within_documents
 from mmed_train.training.card import write_card
 from mmed_train.training.logs import Log, flops_of, rate_of
 from mmed_train.training.model import assert_master_weights, check_isolation, computes_all_logits, head_sees, old_names, quiet
@@ -176,6 +177,8 @@ def train(job: Job, *, resume: bool, say: Callable[[str], None]) -> Path:
             f"{told_arguments.n_gpu} GPUs are here and one process; start one for each: torchrun --nproc-per-node "
             f"{told_arguments.n_gpu} -m mmed_train ..., or choose one with CUDA_VISIBLE_DEVICES=0"
         )
+    if told_arguments.device.type == "cpu" and not (recipe.model.attention or recipe.model.compile):
+        attend_within_documents(job.model)
     if job.isolated:
         job.model.to(told_arguments.device)
         with torch.autocast(told_arguments.device.type, torch.bfloat16, enabled=uses_bf16(recipe)):

@@ -76,7 +76,8 @@ CASES: Mapping[str, tuple[str, Mapping[str, Any], Mapping[str, Any]]] = {
     "llama with lora": ("llama", {"precision": "bf16"}, {"kind": "lora"}),
     "llama with lora, checkpointed": ("llama", {"precision": "bf16", "gradient_checkpointing": True}, {"kind": "lora"}),
     "llama with dora": ("llama", {"precision": "fp32"}, {"kind": "dora"}),
-    "gpt2 in bf16": ("gpt2", {"precision": "bf16"}, {}),
+    # Its dropout of attention makes the whole row's attention, which is planned for, much more than the documents'.
+    "gpt2 in bf16": ("gpt2", {"precision": "bf16", "attention": "sdpa"}, {}),
     "gemma2": ("gemma2", {"precision": "fp32"}, {}),
     "qwen3 in bf16": ("qwen3", {"precision": "bf16"}, {}),
 }
