@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,14 +15,17 @@ from typing import Any
 import pytest
 
 from mmed_train.training.recipe import Recipe
+from mmedeval_hf.tiny import make_tiny_model
 
 Make = Callable[..., Recipe]
 
 
+TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+
+
 def launched(*command: str) -> subprocess.CompletedProcess[str]:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", *command]
-    return subprocess.run(torchrun, capture_output=True, text=True, env=environment, timeout=300)
+    return subprocess.run([*TORCHRUN, *command], capture_output=True, text=True, env=ENVIRONMENT, timeout=300)
 
 
 def test_two_processes_learn_in_an_epoch_what_one_with_twice_the_batch_learns(
@@ -56,6 +61,30 @@ def test_two_processes_learn_in_an_epoch_what_one_with_twice_the_batch_learns(
     assert predicted[0] == predicted[1]
     (checkpoint,) = two.output.glob("checkpoint-*")
     assert sorted(path.name for path in checkpoint.glob("rng_state*")) == ["rng_state_0.pth", "rng_state_1.pth"]
+
+
+def test_two_processes_that_were_killed_go_on_to_the_same_weights(
+    recipe: Make, same_weights: Callable[[Path, Path], bool], tmp_path: Path
+) -> None:
+    """With dropout, whose numbers each process draws for itself."""
+    base = make_tiny_model(tmp_path / "gpt2", model_type="gpt2", vocabulary=400, config={"attn_pdrop": 0.2})
+    told = {"model": {"path": str(base)}, "train": {"batch": 2, "steps": 60, "save_every": 5}}
+    whole, cut = (recipe(output=name, **told) for name in ("whole", "cut"))
+    done = launched("-m", "mmed_train", "--debug", "pretrain", str(whole.file))
+    assert done.returncode == 0, done.stderr
+    with subprocess.Popen(
+        [*TORCHRUN, "-m", "mmed_train", "--debug", "pretrain", str(cut.file)], start_new_session=True, env=ENVIRONMENT
+    ) as running:
+        until = time.monotonic() + 120
+        while not (cut.output / "checkpoint-10").exists() and time.monotonic() < until:
+            time.sleep(0.01)
+        os.killpg(running.pid, signal.SIGKILL)
+    assert (cut.output / "checkpoint-10").exists()
+    assert not (cut.output / "checkpoint-60").exists(), "it was over before it was killed"
+    done = launched("-m", "mmed_train", "--debug", "pretrain", str(cut.file), "--resume")
+    assert done.returncode == 0, done.stderr
+    assert "going on from" in done.stdout + done.stderr
+    assert same_weights(whole.output / "final", cut.output / "final")
 
 
 SHARED_OUT = """
