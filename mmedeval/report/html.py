@@ -353,19 +353,23 @@ def _slice_table(runs: Sequence[StoredRun], classes: Sequence[data.Slice], capti
 
 def _classes(runs: Sequence[StoredRun]) -> str:
     ways = [
-        ("options", "By number of options", data.by_options(runs)),
-        ("right letters", "By number of right letters", data.by_right_letters(runs)),
+        ("number of options", "By number of options", data.by_options(runs)),
+        ("number of right letters", "By number of right letters", data.by_right_letters(runs)),
         ("length of the question", "By length of the question, in quarters of each task", data.by_length(runs)),
     ]
-    shown = [(heading, classes) for heading, _, classes in ways if classes]
-    if not any(share.n for _, classes in shown for each in classes for share in each.shares):
+    # One class alone says nothing that the accuracy does not say.
+    ways = [(heading, title, classes) for heading, title, classes in ways if len(classes) > 1]
+    if not any(result.right is not None for run in runs for result in run.results):
         return ""
-    chart = charts.slices(shown, "Accuracy by number of options, number of right letters and length of the question")
-    parts = [
-        "<p>Accuracy of the answers that were read, over all tasks together: languages with many items weigh more here.</p>",
-        _figure(chart, _legend(runs), "Accuracy with 95 % intervals; the figures are in the tables below."),
-        *(_slice_table(runs, classes, f"{title}: accuracy in per cent") for _, title, classes in ways if classes),
-    ]
+    parts = []
+    if ways:
+        named = ", ".join(heading for heading, _, _ in ways)
+        chart = charts.slices([(heading, classes) for heading, _, classes in ways], f"Accuracy by {named}")
+        parts = [
+            "<p>Accuracy of the answers that were read, over all tasks together: languages with many items weigh more here.</p>",
+            _figure(chart, _legend(runs), "Accuracy with 95 % intervals; the figures are in the tables below."),
+            *(_slice_table(runs, classes, f"{title}: accuracy in per cent") for _, title, classes in ways),
+        ]
     languages = {column.task: column.language for group in data.groups(runs) for column in group.columns}
     for task, classes in data.topics(runs).items():
         tongue = f' lang="{_esc(languages[task])}"'

@@ -509,14 +509,13 @@
     const cards = runs.map((name, run) => {
       const { verdicts, read, scored } = answers[run];
       const [word, sign, kind] = VERDICTS[verdicts[i]];
-      const verdict = make("p", `verdict ${kind}`, `${sign} ${word}`);
       const letter = read[0][read[1][i]];
-      if (letter) verdict.append(`: ${letter}`);
+      const verdict = say("p", `verdict ${kind}`, `${sign} ${word}${letter ? `: ${letter}` : ""}`);
       const card = side(name, verdict, ...output(i, run, language));
       if (scored && scored[i].length) {
         const pairs = [];
-        for (let k = 0; k < scored[i].length; k += 2) pairs.push(`${scored[i][k]} ${scored[i][k + 1].toFixed(2).replace("-", "−")}`);
-        card.append(make("p", "soft", `Loglikelihoods, the best ones: ${pairs.join(" · ")}`));
+        for (let k = 0; k < scored[i].length; k += 2) pairs.push(`${scored[i][k]}\u00a0${scored[i][k + 1].toFixed(2).replace("-", "−")}`);
+        card.append(say("p", "soft", `Loglikelihoods, the best ones: ${pairs.join(" · ")}`));
       }
       return card;
     });
@@ -591,7 +590,10 @@
     if (event.ctrlKey || event.altKey || event.metaKey || event.isComposing) return;
     const typing = event.target instanceof Element && event.target.matches("input, select, textarea");
     if (typing) {
-      if (event.key === "Escape") event.target.blur();
+      if (event.key !== "Escape") return;
+      // Chromium would empty the field without telling of it.
+      event.preventDefault();
+      event.target.blur();
       return;
     }
     if (event.key === "/") {

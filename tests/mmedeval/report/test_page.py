@@ -239,9 +239,13 @@ def test_the_keyboard_is_enough(page: Page, two: list[StoredRun], tmp_path: Path
     page.press("jjj")
     assert page.run("return document.activeElement.value") == "jjj"
     page.press("\ue00c")  # Escape
-    page.type("zinc")
-    page.press("\ue00c", "j")
+    page.type("haem? (3)")
+    page.press("\ue00c")
+    assert page.run("return [document.getElementById('find').value, document.activeElement.tagName]") == ["haem? (3)", "BODY"]
+    assert page.text("#count") == "2 of 88 questions"
+    page.press("j")
     assert page.text("#detail h3") == "static_en/test-3"
+    page.type(" ")
     page.run("document.querySelector('#list a').focus()")
     page.press("\ue007")  # Enter
     page.wait(lambda: page.text("#detail h3") == "static_en/test-1")
@@ -370,14 +374,6 @@ def test_names_of_any_kind_have_links(page: Page, ask: Make, tmp_path: Path) -> 
     assert page.complaints() == []
 
 
-def test_other_orders_of_the_options_are_costs_too(page: Page, store: Make, tmp_path: Path) -> None:
-    (run,) = read_runs([store("a", limit=2, rotations=3)])
-    page.open(write_page([run], tmp_path / "report.html"))
-    read = sum(each["tokens_in"] for each in run.data["rotations"]["usage"].values())
-    assert f"{read:,} tokens read" in page.text("#cost p")
-    assert "every item under up to 3 orders of its options" in page.text("#orders caption")
-
-
 def hostile_runs(ask: Make) -> list[StoredRun]:
     samples = [
         make_sample(n, question=text, rationale=text, options=(text, "zinc"), meta={"topic": f"{text} {n}"})
@@ -431,6 +427,21 @@ def test_hostile_text_is_shown_and_does_not_run(page: Page, ask: Make, tmp_path:
     page.type("onerror")
     assert page.text("#count") == "2 of 3 questions"
     assert page.complaints() == []
+
+
+def test_letters_of_any_kind_do_not_act_and_are_not_cut_off(page: Page, ask: Make, tmp_path: Path) -> None:
+    run = ask("a", {"en": [make_sample(1)]}, write=lambda request: Generation(request_id=request.id, text="Answer: A"))
+    (line,) = (run / "samples.jsonl").read_text(encoding="utf-8").splitlines()
+    letter = f"\u202e<b>{'x' * 300}"
+    changed = {"options": {letter: "iron", "B": "zinc"}, "prediction": [letter], "logprobs": {letter: -1.0}}
+    (run / "samples.jsonl").write_text(json.dumps({**json.loads(line), **changed}) + "\n", encoding="utf-8")
+    page.command("Emulation.setDeviceMetricsOverride", width=360, height=900, deviceScaleFactor=1, mobile=False)
+    page.open(write_page(read_runs([run]), tmp_path / "report.html"))
+    shown = letter.replace("\u202e", r"\u202e")
+    assert page.text("#detail .verdict") == f"✗ wrong: {shown}"
+    assert "\u202e" not in page.run("return document.body.innerText")
+    assert page.run("return document.documentElement.scrollWidth <= innerWidth")
+    page.command("Emulation.clearDeviceMetricsOverride")
 
 
 def test_the_page_may_neither_ask_a_network_nor_run_other_code(page: Page, store: Make, tmp_path: Path) -> None:
