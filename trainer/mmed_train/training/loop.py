@@ -140,6 +140,16 @@ def _arguments(recipe: Recipe, steps: Steps) -> TrainingArguments:
     )
 
 
+def strange_steps(recipe: Recipe, steps: Steps) -> list[str]:
+    """Sentences on settings that are lawful, and hardly meant."""
+    told = recipe.train
+    if told.warmup >= 1 and told.warmup >= steps.total:
+        return [
+            f"train.warmup = {told.warmup:g} steps, but the training has {steps.total}: it never gets to train.lr = {told.lr:g}"
+        ]
+    return []
+
+
 def processes() -> int:
     """How many processes train together, as torchrun and accelerate tell."""
     return int(os.environ.get("WORLD_SIZE", "1"))
@@ -167,6 +177,8 @@ def train(job: Job, *, resume: bool, say: Callable[[str], None]) -> Path:
     recipe = job.recipe
     saved = _last(recipe, job.data, resume=resume, say=say)
     steps = count_steps(recipe, len(job.rows), job.epoch_ends, processes())
+    for sentence in strange_steps(recipe, steps):
+        say(sentence)
     told_arguments = arguments(recipe, steps)
     try:
         Trainer.get_optimizer_cls_and_kwargs(told_arguments, job.model)

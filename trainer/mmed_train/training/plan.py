@@ -23,7 +23,7 @@ from mmed_train.settings import read_toml
 from mmed_train.training.fit import GIB, Memory, Target, weigh
 from mmed_train.training.jobs import obstacles, read_job
 from mmed_train.training.logs import card_rate, flops_of
-from mmed_train.training.loop import Job, Steps, arguments, count_steps
+from mmed_train.training.loop import Job, Steps, arguments, count_steps, strange_steps
 from mmed_train.training.memory import FLOAT32, Batch, Footprint
 from mmed_train.training.model import computes_all_logits, find_base, load_whole, parameters_of, quiet, sentence
 from mmed_train.training.presets import PRESETS
@@ -198,7 +198,7 @@ def make_plan(recipe: Recipe, target: Target, *, say: Callable[[str], None]) -> 
     config = job.model.config.get_text_config()
     if getattr(config, "num_experts_per_tok", None) is not None:
         notes.append("the time is that of a model which takes each token through all of its experts, and so too long")
-    notes += _about_output(recipe)
+    notes += [*strange_steps(recipe, steps), *_about_output(recipe)]
     longest = getattr(config, "max_position_embeddings", None)
     return Plan(
         file=recipe.file,

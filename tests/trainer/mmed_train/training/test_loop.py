@@ -115,6 +115,16 @@ def test_every_schedule_reaches_its_rate_and_falls_from_there(schedule: str, ste
     assert optimizer.param_groups[0]["lr"] == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize(("warmup", "told"), [(0.9, False), (3, False), (4, True), (2000, True)])
+def test_a_warm_up_that_never_ends_is_told(warmup: float, told: bool, recipe: Make, trained: Run) -> None:
+    said: list[str] = []
+    trained(recipe(train={"warmup": warmup, "steps": 4, "save_every": None}), said=said)
+    found = [each for each in said if "warmup" in each]
+    assert found == (
+        [f"train.warmup = {warmup} steps, but the training has 4: it never gets to train.lr = 0.001"] if told else []
+    )
+
+
 def test_the_self_test_computes_in_the_type_of_the_training(recipe: Make, trained: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some attention kernels know no other type than bfloat16."""
     found = []

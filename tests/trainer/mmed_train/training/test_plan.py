@@ -218,6 +218,11 @@ def test_it_is_saved_and_looked_when_the_plan_says(
     assert plan.schedule.total == max(line["step"] for line in lines)
 
 
+def test_a_warm_up_that_never_ends_is_a_note(recipe: Make) -> None:
+    notes = planned(recipe(train={"warmup": 2000}), HERE).notes
+    assert "train.warmup = 2000 steps, and all steps are 8: it never gets to train.lr = 0.001" in notes
+
+
 @pytest.mark.parametrize("devices", [1, 3])
 @pytest.mark.parametrize("kind", ["pretrain", "finetune"])
 def test_steps_are_counted_as_for_so_many_processes(kind: str, devices: int, recipe: Make) -> None:
