@@ -440,25 +440,25 @@ def _short(tasks: Sequence[str], runs: Sequence[StoredRun]) -> str:
 
 def command_line(run: StoredRun) -> str:
     """The command that asks the same again, from the stored plan."""
-    plan = run.data["plan"]
+    plan = {name: value for name, value in run.data["plan"].items() if value is not None}
     words = ["mmedeval", "run", "--model", run.model]
-    for name, value in plan["model_args"].items():
+    for name, value in plan.get("model_args", {}).items():
         words += ["--model-arg", f"{name}={value}"]
-    words += ["--tasks", ",".join(plan["tasks"])]
-    if plan["languages"]:
+    words += ["--tasks", ",".join(plan.get("tasks", []))]
+    if plan.get("languages"):
         words += ["--languages", ",".join(plan["languages"])]
     words += ["--protocol", run.protocol]
     if run.shots:
         words += ["--shots", str(run.shots)]
     for name in ("limit", "max_tokens", "data_dir"):
-        if plan.get(name) is not None:
+        if name in plan:
             words += [f"--{name.replace('_', '-')}", str(plan[name])]
     for name in ("seed", "temperature"):
         if plan.get(name):
             words += [f"--{name}", str(plan[name])]
-    if plan["metrics"]:
+    if plan.get("metrics"):
         words += ["--metrics", ",".join(plan["metrics"])]
-    for name, value in plan["metric_args"].items():
+    for name, value in plan.get("metric_args", {}).items():
         words += ["--metric-arg", f"{name}={value}"]
     if plan.get("chat_template") is False:
         words.append("--no-chat-template")
@@ -466,7 +466,7 @@ def command_line(run: StoredRun) -> str:
         words.append("--exclude-images")
     if plan.get("save_requests") is False:
         words.append("--no-save-requests")
-    if plan.get("rotations") is not None:
+    if "rotations" in plan:
         words += ["--rotations", str(plan["rotations"])]
     if plan.get("stop_early"):
         words.append("--stop-early")

@@ -38,7 +38,7 @@ def refused(path: Path) -> str:
         (
             "consistency",
             [{"group": "g", "languages": 2, "read": 4, "alike": {"count": 5}, "all_right": {"count": 1}}],
-            "of 4 questions more were answered alike than were read",
+            "of 4 questions that were read 5 are counted as alike, 1 as right",
         ),
         ("warnings", "none", "warnings is 'none', no list"),
         ("warnings", [3], "warnings is 3, no text"),
@@ -71,9 +71,11 @@ def test_a_record_with_other_things_in_it_is_told_with_their_place(store: Make, 
         ({"prediction": None}, "the status"),
         ({"output": {"text": "A"}}, "the prompt, output or failure"),
         ({"logprobs": {"A": float("-inf")}}, "the logprobs"),
+        ({"logprobs": {"A": True}}, "the logprobs"),
         ({"margin": "large"}, "the margin"),
+        ({"margin": float("nan")}, "the margin"),
         ({"usage": {"tokens_in": 1.5}}, "the usage"),
-        ({"meta": []}, "the usage or meta"),
+        ({"meta": []}, "the meta"),
     ],
 )
 def test_a_sample_with_other_things_in_it_is_told_by_its_name(store: Make, change: dict[str, Any], sentence: str) -> None:
