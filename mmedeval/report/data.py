@@ -111,9 +111,13 @@ class Agreement:
 
 
 def check(runs: Sequence[StoredRun]) -> None:
-    """Raises `StoreError` where a run holds other things than a report is made of."""
-    for found in filter(None, map(fault_of, runs)):
-        raise StoreError(f"{found}; restore it, or run again")
+    """Raises `StoreError` where a run holds other things than a report is made of, or nothing."""
+    for run in runs:
+        found = fault_of(run)
+        if found is not None:
+            raise StoreError(f"{found}; restore it, or run again")
+        if not run.results:
+            raise StoreError(f"{run.path} holds no answer to anything; leave it out, or run again")
 
 
 def groups(runs: Sequence[StoredRun]) -> tuple[Group, ...]:

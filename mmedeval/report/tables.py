@@ -168,8 +168,8 @@ def as_markdown(runs: Sequence[StoredRun]) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    """A table of Markdown; cells come as Markdown. All columns but the first hold figures, mostly."""
-    line = ["---", *("---:" for _ in head[1:])]
+    """A table of Markdown, figures to the right; cells come as Markdown."""
+    line = ["---" if name in ("run", "model", "asked by", "command") else "---:" for name in head]
     return [f"| {' | '.join(row)} |" for row in (head, line, *rows)] + [""]
 
 

@@ -90,3 +90,12 @@ def test_a_sample_with_other_things_in_it_is_told_by_its_name(store: Make, chang
 
 def test_what_a_run_stores_is_as_it_should_be(store: Make) -> None:
     data.check(read_runs([store("a", limit=3, rotations=2), store("b", protocol="cloze", limit=3)]))
+
+
+def test_a_run_without_any_answer_is_refused(store: Make) -> None:
+    path = store("a", limit=1)
+    record = json.loads((path / "record.json").read_text(encoding="utf-8"))
+    (path / "record.json").write_text(json.dumps({**record, "tasks": {}, "results": []}), encoding="utf-8")
+    (path / "samples.jsonl").write_text("", encoding="utf-8")
+    with pytest.raises(StoreError, match="holds no answer to anything; leave it out, or run again"):
+        data.check(read_runs([path]))

@@ -74,8 +74,11 @@ def test_markdown_shows_figures_beside_published_ones_and_no_markup_of_others(ho
     accuracy = next(figure for figure in runs[1].data["results"] if (figure["metric"], figure["language"]) == ("accuracy", "ja"))
     assert f"{100 * accuracy['value']:.1f} ({100 * accuracy['low']:.1f}–{100 * accuracy['high']:.1f})" in text
     assert "<b>" not in html
-    assert html.count("<table>") == text.count("| --- |") == 6
+    assert html.count("<table>") == text.count("\n| --- |") == 6
     assert "published" not in text
+    # Figures stand to the right, words to the left.
+    assert "| run | model | asked by | items | unread | failed |\n| --- | --- | --- | ---: | ---: | ---: |\n" in text
+    assert "| run | command |\n| --- | --- |\n" in text
 
 
 def test_published_figures_stand_beside_a_run_of_the_same_questions(store: Make) -> None:
