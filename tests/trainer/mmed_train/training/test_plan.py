@@ -220,7 +220,7 @@ def test_it_is_saved_and_looked_when_the_plan_says(
 
 def test_a_warm_up_that_never_ends_is_a_note(recipe: Make) -> None:
     notes = planned(recipe(train={"warmup": 2000}), HERE).notes
-    assert "train.warmup = 2000 steps, and all steps are 8: it never gets to train.lr = 0.001" in notes
+    assert "train.warmup = 2000 steps, but the training has 8: it never gets to train.lr = 0.001" in notes
 
 
 @pytest.mark.parametrize("devices", [1, 3])
