@@ -256,6 +256,8 @@ def _metric_table(runs: Sequence[StoredRun], group: data.Group, metric: str, cap
             figure = figures.get((metric, column.task))
             shade = None if figure is None or figure.value is None else figure.value / figure.scale
             content = "–" if figure is None else _value(figure)
+            if figure is not None and figure.value is not None and figure.scored < figure.n:
+                content += f"<small>{_items(figure.scored)}</small>"
             if column.language == AVERAGE and figure is not None and asked is not None:
                 content += f"<small>of {asked} tasks</small>"
             cells.append(_heat(shade, "avg" if column.language == AVERAGE else "", content))

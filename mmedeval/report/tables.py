@@ -133,8 +133,12 @@ def as_markdown(runs: Sequence[StoredRun]) -> str:
                 cells = []
                 for column in group.columns:
                     figure = figures.get((metric, column.task))
-                    part = column.language == AVERAGE and figure is not None and asked is not None
-                    cells.append(f"{_value(figure)} of {asked} tasks" if part else _value(figure))
+                    cell = _value(figure)
+                    if figure is not None and figure.value is not None and figure.scored < figure.n:
+                        cell += f" of {figure.scored:,}"
+                    if figure is not None and column.language == AVERAGE and asked is not None:
+                        cell += f" of {asked} tasks"
+                    cells.append(cell)
                 if any((metric, column.task) in figures for column in group.columns):
                     rows.append([markdown(run.name), *cells])
             if not rows:

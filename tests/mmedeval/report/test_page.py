@@ -159,7 +159,12 @@ def test_the_figures_of_the_page_are_those_of_the_records(page: Page, two: list[
                     continue
                 value = "–" if figure["value"] is None else f"{100 * figure['value']:.1f}"
                 interval = [] if figure["low"] is None else [f"{100 * figure['low']:.1f}–{100 * figure['high']:.1f}"]
-                assert [value, *interval] in cells, (run.name, metric, column)
+                scored = (
+                    [f"{figure['scored']} item{'s' * (figure['scored'] != 1)}"]
+                    if figure["value"] is not None and figure["scored"] < figure["n"]
+                    else []
+                )
+                assert [value, *interval, *scored] in cells, (run.name, metric, column)
                 seen += 1
     assert seen == 10
     counts = page.run(

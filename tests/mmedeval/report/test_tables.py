@@ -106,3 +106,11 @@ def test_baselines_have_no_confidence(store: Make, ask: Make) -> None:
 
     runs = read_runs([store("a", limit=1), ask("b", {"en": [make_sample(1)]}, score=score)])
     assert [row["confidence"] is None for row in tables.sample_rows(runs)] == [True, True, False]
+
+
+def test_a_figure_of_fewer_items_than_were_asked_says_of_how_many(store: Make) -> None:
+    runs = read_runs([store("a", protocol="cloze"), store("b")])
+    cloze = next(each for each in runs[0].aggregates if (each.metric, each.language) == ("accuracy", "ja"))
+    assert (cloze.scored, cloze.n) == (32, 40)
+    accuracy = tables.as_markdown(runs).split("## ")[1].splitlines()
+    assert [[cell.endswith(" of 32") for cell in line.split(" | ")[1:3]] for line in accuracy[4:6]] == [[True] * 2, [False] * 2]
