@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from mmedeval.errors import MissingPackageError, UsageError
-from mmedeval.report.data import Calibration, Column, Letter, Slice
+from mmedeval.report.data import Calibration, Column, Letter, Slice, factor_of
 from mmedeval.text import printable
 from mmedeval.types import Aggregate
 
@@ -238,7 +238,7 @@ def bars(columns: Sequence[Column], rows: Sequence[Row], label: str, file: Path)
                 if each is None or each.value is None:
                     continue
                 x = place + (number - (len(rows) - 1) / 2) * width
-                factor = _factor(each)
+                factor = factor_of(each)
                 axes.bar(
                     x, each.value * factor, width * 0.92, color=PAPER.colour(number), hatch=_hatch(number), edgecolor="white",
                     linewidth=0.4, label=_shown(row.name) if place == _first(row) else None, zorder=2,
@@ -273,7 +273,7 @@ def radar(columns: Sequence[Column], rows: Sequence[Row], label: str, file: Path
         angles = [2 * math.pi * place / len(columns) for place in range(len(columns))]
         for number, row in enumerate(rows):
             known = [each is not None and each.value is not None for each in row.figures]
-            values = [math.nan if each is None or each.value is None else each.value * _factor(each) for each in row.figures]
+            values = [math.nan if each is None or each.value is None else each.value * factor_of(each) for each in row.figures]
             colour = PAPER.colour(number)
             axes.plot(
                 [*angles, angles[0]], [*values, values[0]], marker=mark(number), markersize=5, color=colour, linewidth=1.6,
@@ -283,7 +283,7 @@ def radar(columns: Sequence[Column], rows: Sequence[Row], label: str, file: Path
                 axes.fill([*angles, angles[0]], [*values, values[0]], color=colour, alpha=0.08, zorder=1)
             for angle, each in zip(angles, row.figures, strict=True):
                 if each is not None and each.low is not None and each.high is not None:
-                    ends = [each.low * _factor(each), each.high * _factor(each)]
+                    ends = [each.low * factor_of(each), each.high * factor_of(each)]
                     aside = angle + (number - (len(rows) - 1) / 2) * min(0.05, 0.3 / len(rows))
                     axes.plot([aside] * 2, ends, color=colour, linewidth=1.8, alpha=0.4, zorder=2)
         axes.set_xticks(angles, [_shown(column.label) for column in columns])
@@ -312,13 +312,13 @@ def curve(columns: Sequence[Column], steps: Sequence[int], rows: Sequence[Row], 
                 for step, row in zip(steps, rows, strict=True)
                 if (each := row.figures[place]) and each.value is not None
             ]
-            xs, ys = [step for step, _ in known], [(each.value or 0.0) * _factor(each) for _, each in known]
+            xs, ys = [step for step, _ in known], [(each.value or 0.0) * factor_of(each) for _, each in known]
             axes.plot(
                 xs, ys, marker=mark(place), color=colour, linewidth=2.4 if average else 1.3, markersize=6 if average else 4.5,
                 label=_shown(column.label), zorder=4 if average else 3,
             )  # fmt: skip
             band = [
-                (step, each.low, each.high, _factor(each))
+                (step, each.low, each.high, factor_of(each))
                 for step, each in known
                 if each.low is not None and each.high is not None
             ]
@@ -328,8 +328,12 @@ def curve(columns: Sequence[Column], steps: Sequence[int], rows: Sequence[Row], 
                     [high * factor for *_, high, factor in band], color=colour, alpha=0.14, linewidth=0, zorder=1,
                 )  # fmt: skip
             else:
+                # Beside each other, or those of one step would cover each other.
+                aside = (place - (len(columns) - 1) / 2) * 0.005 * (max(steps) - min(steps))
                 for step, low, high, factor in band:
-                    axes.plot([step] * 2, [low * factor, high * factor], color=colour, linewidth=0.9, alpha=0.45, zorder=2)
+                    axes.plot(
+                        [step + aside] * 2, [low * factor, high * factor], color=colour, linewidth=0.9, alpha=0.45, zorder=2
+                    )
         axes.set_xlabel("training step")
         axes.set_ylabel(label)
         axes.xaxis.get_major_locator().set_params(integer=True)
@@ -416,10 +420,6 @@ def _first(row: Row) -> int:
 
 def _hatch(number: int) -> str:
     return ("", "///", "...", "xxx")[number // len(COLOURS) % 4]
-
-
-def _factor(figure: Aggregate) -> float:
-    return 100.0 if figure.scale == 1 else 1.0
 
 
 def _legend(figure: Any, entries: int) -> None:

@@ -145,6 +145,11 @@ def figures_of(run: StoredRun) -> dict[tuple[str, str], Aggregate]:
     return {(figure.metric, figure.task): figure for figure in run.aggregates}
 
 
+def factor_of(figure: Aggregate) -> int:
+    """What a value is multiplied by to be shown: those between 0 and 1 are shown in per cent."""
+    return 100 if figure.scale == 1 else 1
+
+
 def orders(run: StoredRun) -> list[Aggregate]:
     """The figures of a run that asked every item under other orders of its options, too; else none."""
     return [figure_from_json(row) for row in (run.data.get("rotations") or {}).get("results", [])]

@@ -181,7 +181,7 @@ def _percent(value: float | None) -> str:
 
 
 def _value(figure: Aggregate) -> str:
-    factor = 100 if figure.scale == 1 else 1
+    factor = data.factor_of(figure)
     if figure.value is None:
         return "–"
     interval = (

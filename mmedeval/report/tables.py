@@ -180,6 +180,6 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 def _value(figure: Aggregate | None) -> str:
     if figure is None or figure.value is None:
         return "–"
-    factor = 100 if figure.scale == 1 else 1
+    factor = data.factor_of(figure)
     interval = "" if figure.low is None or figure.high is None else f" ({figure.low * factor:.1f}–{figure.high * factor:.1f})"
     return f"{figure.value * factor:.1f}{interval}"

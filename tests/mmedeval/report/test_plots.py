@@ -64,6 +64,13 @@ def test_a_curve_goes_through_the_checkpoints_in_the_order_of_their_steps(
     assert seen == [([3, 20, 100], ["baseline:first", "baseline:longest", "baseline:random"])]
 
 
+def test_intervals_of_one_step_stand_beside_each_other(checkpoints: list[StoredRun], tmp_path: Path) -> None:
+    draw(checkpoints, "curve", tmp_path / "x.svg")
+    svg = (tmp_path / "x.svg").read_text(encoding="utf-8")
+    lines = re.findall(r'<path d="M ([\d.]+) [\d.]+ \nL \1 [\d.]+ \n"[^>]*stroke-opacity: 0.45', svg)
+    assert len(lines) == len(set(lines)) == 3 * 3
+
+
 def test_names_of_any_kind_are_shown_as_they_are(ask: Make, tmp_path: Path) -> None:
     names = ["_under $x^2$", "医学模型", "<b>\u202e&", "long " * 30]
     samples = {language: [make_sample(n, language=language) for n in (1, 2)] for language in ("en", "ja", "ru")}
