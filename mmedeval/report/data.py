@@ -416,20 +416,34 @@ def _differences(runs: Sequence[StoredRun]) -> list[str]:
     asked: Mapping[str, Callable[[StoredRun], object]] = {
         "protocols": lambda run: run.protocol,
         "numbers of shots": lambda run: run.shots,
+        "temperatures": lambda run: (run.data.get("sampling") or {}).get("temperature"),
+        "most tokens of an answer": lambda run: (run.data.get("sampling") or {}).get("max_tokens"),
     }
     for what, of in asked.items():
-        values = {run.name: of(run) for run in runs}
-        if len(set(values.values())) > 1:
-            kinds = ", ".join(str(value) for value in dict.fromkeys(values.values()))
-            found.append(f"The runs were asked in different ways ({what}: {kinds}); that, too, makes their figures differ")
+        kinds = dict.fromkeys(str(value) for run in runs if (value := of(run)) is not None)
+        if len(kinds) > 1:
+            found.append(
+                f"The runs were asked in different ways ({what}: {', '.join(kinds)}); that, too, makes their figures differ"
+            )
     other: dict[tuple[str, ...], list[str]] = defaultdict(list)
     lacking: dict[tuple[str, ...], list[str]] = defaultdict(list)
+    worded = []
     for task in dict.fromkeys(task for run in runs for task in run.data["tasks"]):
         having = [run for run in runs if task in run.data["tasks"]]
         if len({run.data["tasks"][task].get("data_digest") for run in having}) > 1:
             other[tuple(run.name for run in having)].append(task)
+        layouts: dict[object, set[str]] = defaultdict(set)
+        for run in having:
+            layouts[run.protocol, run.shots].add(str(run.data["tasks"][task].get("prompt_template_digest")))
+        if max(map(len, layouts.values())) > 1:
+            worded.append(task)
         if len(having) < len(runs):
             lacking[tuple(run.name for run in runs if run not in having)].append(task)
+    if worded:
+        found.append(
+            f"The runs were asked in different words in {_short(worded, runs)} (other layouts of the prompt under the same "
+            "protocol); that, too, makes their figures differ"
+        )
     for names, tasks in other.items():
         who = "The runs" if len(names) == len(runs) else ", ".join(names)
         found.append(f"{who} were not all asked the same items in {_short(tasks, runs)}")

@@ -33,6 +33,7 @@ SHAPE: Mapping[str, Any] = {
     ],
     "warnings": [str],
     "determinism?": {},
+    "sampling?": {},
     "environment?": {"packages?": {}},
     "runtime?": {},
     "rotations?": {

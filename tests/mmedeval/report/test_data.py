@@ -169,6 +169,19 @@ def test_what_keeps_figures_from_being_compared_is_told(store: Make, ask: Make) 
     assert data.notes(read_runs([store("d")])) == []
 
 
+def test_other_layouts_and_ways_to_write_under_one_protocol_are_told(ask: Make) -> None:
+    samples = {"en": [make_sample(1)], "ja": [make_sample(1, language="ja")]}
+    ways: list[dict[str, object]] = [{}, {"chat_template": False}, {"max_tokens": 9, "temperature": 0.5}]
+    one, plain, other = read_runs(
+        [ask(f"m{number}", samples, write=written("AA"), **way) for number, way in enumerate(ways)]  # type: ignore[arg-type]
+    )
+    (told,) = data.notes([one, plain])
+    assert told.startswith("The runs were asked in different words in static (other layouts of the prompt")
+    told, second = data.notes([one, other])
+    assert "(temperatures: 0.0, 0.5)" in told
+    assert "(most tokens of an answer: 1024, 9)" in second
+
+
 def test_the_command_of_a_run_asks_the_same_again(store: Make, tmp_path: Path) -> None:
     import shlex
 
