@@ -12,6 +12,9 @@ from mmedeval.errors import StoreError, UsageError
 from mmedeval.store import RECORD, read_record, read_samples, record_from_json
 from mmedeval.types import Aggregate, SampleResult
 
+# So much of a model's name fits into a table.
+LONGEST_NAME = 80
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredRun:
@@ -65,17 +68,19 @@ def _read(path: Path) -> StoredRun:
         for name in (data["model"]["reference"], data["protocol"]["used"]):
             if not isinstance(name, str):
                 raise TypeError(f"{name!r} is no text")
-        shots = int(data["plan"]["shots"])
-    except (KeyError, TypeError, ValueError) as error:
+        shots, tasks = int(data["plan"]["shots"]), set(data["tasks"])
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise StoreError(f"{path / RECORD} is damaged: {type(error).__name__}: {error}; restore it, or run again") from error
-    if shots < 0 or any(asked[task] != n for task, n in counted.items()) or set(asked) != set(data["tasks"]):
+    if shots < 0 or any(asked[task] != n for task, n in counted.items()) or set(asked) != tasks:
         raise StoreError(
             f"{path} is damaged: the samples are not those that {RECORD} counts ({len(results)} samples, "
             f"{sum(counted.values())} counted); restore it, or run again with another --out"
         )
     aggregates = record_from_json(data).aggregates
-    name = Path(data["model"]["reference"].rstrip("/")).name + (" (a part)" if "stopped_early" in data else "")
-    return StoredRun(name=name, path=path, data=data, aggregates=aggregates, results=results)
+    name = Path(data["model"]["reference"].rstrip("/")).name
+    short = name if len(name) <= LONGEST_NAME else f"{name[:LONGEST_NAME]}…"
+    part = " (a part)" if "stopped_early" in data else ""
+    return StoredRun(name=short + part, path=path, data=data, aggregates=aggregates, results=results)
 
 
 def _named(runs: Sequence[StoredRun]) -> list[StoredRun]:

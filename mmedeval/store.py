@@ -6,7 +6,7 @@ import errno
 import json
 import math
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -243,6 +243,7 @@ def sample_to_json(result: SampleResult) -> dict[str, Any]:
 
 
 def sample_from_json(line: Mapping[str, Any]) -> SampleResult:
+    """A sample as `sample_to_json` wrote it. Raises `KeyError` and `TypeError` for what is none."""
     sample = Sample(
         id=line["id"],
         language=line["language"],
@@ -253,7 +254,7 @@ def sample_from_json(line: Mapping[str, Any]) -> SampleResult:
         meta=line["meta"],
     )
     prediction = line.get("prediction")
-    return SampleResult(
+    result = SampleResult(
         task=line["task"],
         sample=sample,
         status=line["status"],
@@ -268,6 +269,27 @@ def sample_from_json(line: Mapping[str, Any]) -> SampleResult:
         scores=line.get("scores", {}),
         rotation=line.get("rotation", 0),
     )
+    _check_types(result)
+    return result
+
+
+def _check_types(result: SampleResult) -> None:
+    """Raises `TypeError`: an edited line is to be told where it is read, not to fail where it is used."""
+    sample, usage, scores, logprobs = result.sample, result.usage, result.scores, result.logprobs or {}
+    _refuse_other("an object", (sample.options, sample.meta, scores, logprobs), {dict})
+    named = (result.task, result.status, sample.id, sample.language, sample.question, sample.rationale)
+    chosen = (*sample.options.values(), *sample.answer, *(result.prediction or ()))
+    _refuse_other("a text", (*named, *chosen), {str})
+    _refuse_other("a text", (result.prompt, result.output, result.finish_reason, result.failure), {str, type(None)})
+    spent = (usage.tokens_in, usage.tokens_out, usage.tokens_thinking, usage.tokens_cached, usage.seconds, usage.shots_dropped)
+    _refuse_other("a number", (result.rotation, *spent, *scores.values(), *logprobs.values()), {int, float})
+    _refuse_other("a number", (result.margin, usage.bos, usage.cost), {int, float, type(None)})
+
+
+def _refuse_other(kind: str, values: Collection[object], allowed: Set[type]) -> None:
+    # A set of types, as this is asked of every line of every run that is read.
+    if not {*map(type, values)} <= allowed:
+        raise TypeError(f"{next(each for each in values if type(each) not in allowed)!r} is not {kind}")
 
 
 def _parse_lines(file: Path, content: bytes) -> Iterator[SampleResult]:

@@ -37,8 +37,8 @@ def _acts(char: str) -> bool:
     return char not in _KEPT and char not in _HARMLESS_FORMAT and unicodedata.category(char) in _UNSAFE
 
 
-# What begins like this a spreadsheet computes, and with it may send what is in other cells anywhere; full-width signs too.
-_FORMULA = ("=", "+", "-", "@", "\t", "＝", "＋", "－", "＠")
+# What begins like this a spreadsheet computes, and with it may send what is in other cells anywhere.
+_FORMULA = "=+-@"
 # What begins a link, a tag, a code span, emphasis, a formula, a table cell, an entity; and, at the beginning of a line, a block.
 _MARKUP = re.compile(r"[\\`*_{}\[\]<>()!|~&:$]|^[-+=#]|(?<=www)\.", re.IGNORECASE)
 _NUMBERED = re.compile(r"^(\d{1,9})\.")
@@ -47,7 +47,9 @@ _NUMBERED = re.compile(r"^(\d{1,9})\.")
 def csv_cell(text: str) -> str:
     """Text as a spreadsheet shows it: no formula, and nothing that acts on a screen. An apostrophe in front says "text"."""
     text = printable(text)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    # Some skip white space, and read full-width and small signs as the plain ones.
+    first = unicodedata.normalize("NFKC", text.lstrip()[:1])
+    return f"'{text}" if text.startswith("\t") or (first and first in _FORMULA) else text
 
 
 def markdown(text: str) -> str:

@@ -44,6 +44,16 @@ def test_a_run_that_was_stopped_early_is_called_a_part(tmp_path: Path) -> None:
     assert [each.name for each in read_runs([path])] == ["baseline:random (a part)"]
 
 
+def test_a_long_name_is_shortened(tmp_path: Path) -> None:
+    path = stored(tmp_path / "a")
+    record = json.loads((path / "record.json").read_text())
+    record["model"]["reference"] = "hf:" + "x" * 3000
+    (path / "record.json").write_text(json.dumps(record))
+    (only,) = read_runs([path])
+    assert len(only.name) == 81
+    assert only.name.endswith("x…")
+
+
 def test_the_same_run_twice_is_refused(tmp_path: Path) -> None:
     first, again = stored(tmp_path / "a"), stored(tmp_path / "b")
     for other in (first, again, tmp_path / "b" / ".." / "a"):
@@ -62,7 +72,17 @@ def test_samples_that_the_record_does_not_count_are_refused(tmp_path: Path, lose
         read_runs([path])
 
 
-@pytest.mark.parametrize(("part", "value"), [("model", {}), ("protocol", []), ("plan", {"shots": "many"}), ("results", [{}])])
+@pytest.mark.parametrize(
+    ("part", "value"),
+    [
+        ("model", {}),
+        ("protocol", []),
+        ("plan", {"shots": "many"}),
+        ("plan", {"shots": float("inf")}),
+        ("results", [{}]),
+        ("tasks", [[]]),
+    ],
+)
 def test_a_record_with_other_things_in_it_is_refused(tmp_path: Path, part: str, value: object) -> None:
     path = stored(tmp_path / "a")
     record = json.loads((path / "record.json").read_text())

@@ -143,6 +143,33 @@ def test_a_damaged_line_in_the_middle_is_named_by_file_and_line(tmp_path: Path, 
     assert contents(path) == before
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("id", 7, "7 is not a text"),
+        ("question", None, "None is not a text"),
+        ("options", ["a"], "is not an object"),
+        ("options", {"A": 1}, "1 is not a text"),
+        ("answer", [1], "1 is not a text"),
+        ("prediction", [["A"]], "unhashable"),
+        ("output", {"a": 1}, "is not a text"),
+        ("margin", "0.5", "'0.5' is not a number"),
+        ("logprobs", {"A": None}, "None is not a number"),
+        ("scores", [], "is not an object"),
+        ("scores", {"accuracy": True}, "True is not a number"),
+        ("usage", {"tokens_in": "1"}, "'1' is not a number"),
+        ("usage", {"tokens": 1}, "unexpected keyword"),
+        ("rotation", None, "None is not a number"),
+    ],
+)
+def test_an_edited_line_is_told_where_it_is_read(tmp_path: Path, name: str, value: object, told: str) -> None:
+    path = filled(tmp_path / "run", [result(1), result(2)])
+    first, second, end = (path / SAMPLES).read_text().split("\n")
+    (path / SAMPLES).write_text("\n".join([first, json.dumps({**json.loads(second), name: value}), end]))
+    with pytest.raises(StoreError, match=rf"samples\.jsonl:2: not a line of a run.*{re.escape(told)}"):
+        read_samples(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b"null", b'{"identity": 3}', b'{"identity": [1]}'], ids=repr)
 def test_a_damaged_plan_is_a_sentence_and_stays_as_it_is(tmp_path: Path, content: bytes) -> None:
     path = filled(tmp_path / "run", [result(1)])

@@ -105,7 +105,15 @@ def test_nobody_is_mentioned_and_nothing_is_linked_by_markdown() -> None:
     assert "www." not in markdown("WWW.example.org").lower()
 
 
-@pytest.mark.parametrize("begin", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "＝1", "＠x"])
+@pytest.mark.parametrize(
+    "begin",
+    ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\t1", "＝1", "＠x", "﹢1", "﹣1", "﹦1", "﹫x", " =1", "\n=1", "\xa0@x"],
+    ids=ascii,
+)
 def test_a_cell_is_no_formula(begin: str) -> None:
     assert csv_cell(begin).startswith("'")
-    assert csv_cell("1 = 1") == "1 = 1"
+
+
+@pytest.mark.parametrize("text", ["", " ", "1 = 1", "'=1", " a-b", "é"], ids=ascii)
+def test_a_cell_that_is_none_stays_as_it_is(text: str) -> None:
+    assert csv_cell(text) == text
