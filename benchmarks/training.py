@@ -79,7 +79,7 @@ def seconds_per_step(job: Job, steps: int) -> float:
     return (times[-1] - times[1]) / (len(times) - 2)
 
 
-def bare_loop(job: Job, steps: int, *, all_logits: bool = False) -> float:
+def bare_loop(job: Job, steps: int, *, published: bool = False) -> float:
     """Seconds per step of torch alone on the same rows: the fewest lines that train."""
     model, told = job.model, job.recipe.train
     optimizer = torch.optim.AdamW(model.parameters(), lr=told.lr, fused=True)
@@ -92,11 +92,10 @@ def bare_loop(job: Job, steps: int, *, all_logits: bool = False) -> float:
             break
         labels = batch["shift_labels"]
         wanted = labels != IGNORED
-        if all_logits:
-            logits, labels = (
-                model(input_ids=batch["input_ids"], position_ids=batch["position_ids"]).logits.flatten(0, 1),
-                labels.flatten(),
-            )
+        if published:
+            # As the script's collator and model have it: a mask over the padding, and logits of all tokens.
+            mask = torch.arange(labels.shape[1]) < batch["lengths"][:, None]
+            logits, labels = model(input_ids=batch["input_ids"], attention_mask=mask).logits.flatten(0, 1), labels.flatten()
         else:
             hidden = model.model(input_ids=batch["input_ids"], position_ids=batch["position_ids"]).last_hidden_state
             logits, labels = head(hidden[wanted]), labels[wanted]
@@ -184,7 +183,7 @@ def finetuning(folder: Path, base: Path, turns: int) -> None:
         turns,
         packed=lambda turn: seconds_per_step(job(f"fpacked{turn}", "packed", 1), steps["packed"]),
         grouped=lambda turn: seconds_per_step(job(f"fgrouped{turn}", "grouped", 4), steps["grouped"]),
-        published=lambda turn: bare_loop(job(f"fpublished{turn}", "plain", 4), steps["published"], all_logits=True),
+        published=lambda turn: bare_loop(job(f"fpublished{turn}", "plain", 4), steps["published"], published=True),
     )
     speed = {name: [answers / (steps[name] * each) for each in found[name]] for name in steps}
     count, tokens = sum(packed.data["items"].values()), packed.data["tokens"]
