@@ -25,7 +25,7 @@ HOST_MODULES = {f"mmedeval.{name}" for name in ("catalog", "cli", "console", "ho
 # The one plugin that another package builds on: the trainer's model in memory is asked as `hf:` asks one.
 BUILT_ON = {("mmed_train", "mmedeval_hf")}
 # What these modules serve plugins with needs packages that those plugins bring; imported when used.
-SERVICES = {("mmedeval.model_files", "huggingface_hub"), ("mmedeval.tokens", "jinja2")}
+SERVICES = {("mmedeval.model_files", "huggingface_hub")}
 HEAVY = {
     "torch", "transformers", "peft", "accelerate", "safetensors", "tokenizers", "numpy", "scipy", "huggingface_hub", "rich",
 }  # fmt: skip

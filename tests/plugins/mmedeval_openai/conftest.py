@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,6 @@ from mmedeval import GenerateRequest, LoglikelihoodRequest, Prompt, Sampling, Sh
 from mmedeval.catalog import Catalog
 from mmedeval.host import make_host
 
-TESTS = Path(__file__).parents[2]
 Make = Callable[..., Any]
 
 
@@ -82,16 +79,3 @@ def open_backend(faulty_server: Any) -> Make:
         return Catalog(make_host(block=[])).open_backend(f"openai:{name}", given)
 
     return opened
-
-
-@pytest.fixture(scope="session")
-def trained(pytestconfig: pytest.Config) -> Path:
-    """The checkpoint of the model that has learnt something; kept in pytest's cache from session to session."""
-    pytest.importorskip("transformers", reason="transformers is not installed")
-    spec = importlib.util.spec_from_file_location("trained_model", TESTS / "trained_model.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    path: Path = module.trained_model(pytestconfig.cache.mkdir("trained_model"))
-    return path
