@@ -11,10 +11,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Self
+from typing import IO, Any, Self, get_args
 
 from mmedeval.errors import StoreError
-from mmedeval.types import Aggregate, RunRecord, Sample, SampleResult, Usage, join_letters
+from mmedeval.types import Aggregate, RunRecord, Sample, SampleResult, Status, Usage, join_letters
 
 FORMAT = 1
 PLAN, SAMPLES, RUNTIME, RECORD = "plan.json", "samples.jsonl", "runtime.json", "record.json"
@@ -24,6 +24,9 @@ RECORD_KEYS = (
     "plan", "protocol", "model", "tasks", "results", "counts", "usage", "consistency", "warnings", "determinism", "process",
 )  # fmt: skip
 LOCK = ".lock"
+STATUSES = get_args(Status)
+# More than any count or loglikelihood, and still exact as a float.
+LARGEST = 1e15
 
 
 class RunFolder:
@@ -243,7 +246,7 @@ def sample_to_json(result: SampleResult) -> dict[str, Any]:
 
 
 def sample_from_json(line: Mapping[str, Any]) -> SampleResult:
-    """A sample as `sample_to_json` wrote it. Raises `KeyError` and `TypeError` for what is none."""
+    """A sample as `sample_to_json` wrote it. Raises `KeyError`, `TypeError` and `ValueError` for what is none."""
     sample = Sample(
         id=line["id"],
         language=line["language"],
@@ -269,21 +272,28 @@ def sample_from_json(line: Mapping[str, Any]) -> SampleResult:
         scores=line.get("scores", {}),
         rotation=line.get("rotation", 0),
     )
-    _check_types(result)
+    _check(result)
     return result
 
 
-def _check_types(result: SampleResult) -> None:
-    """Raises `TypeError`: an edited line is to be told where it is read, not to fail where it is used."""
+def _check(result: SampleResult) -> None:
+    """Raises `TypeError` and `ValueError`: an edited line is to be told where it is read, not to fail where it is used."""
     sample, usage, scores, logprobs = result.sample, result.usage, result.scores, result.logprobs or {}
     _refuse_other("an object", (sample.options, sample.meta, scores, logprobs), {dict})
-    named = (result.task, result.status, sample.id, sample.language, sample.question, sample.rationale)
+    named = (result.task, sample.id, sample.language, sample.question, sample.rationale)
     chosen = (*sample.options.values(), *sample.answer, *(result.prediction or ()))
     _refuse_other("a text", (*named, *chosen), {str})
     _refuse_other("a text", (result.prompt, result.output, result.finish_reason, result.failure), {str, type(None)})
-    spent = (usage.tokens_in, usage.tokens_out, usage.tokens_thinking, usage.tokens_cached, usage.seconds, usage.shots_dropped)
-    _refuse_other("a number", (result.rotation, *spent, *scores.values(), *logprobs.values()), {int, float})
-    _refuse_other("a number", (result.margin, usage.bos, usage.cost), {int, float, type(None)})
+    counts = (usage.tokens_in, usage.tokens_out, usage.tokens_thinking, usage.tokens_cached, usage.shots_dropped, result.rotation)
+    _refuse_other("a whole number", counts, {int})
+    maybe = [each for each in (usage.cost, usage.bos, result.margin) if each is not None]
+    numbers = (usage.seconds, *maybe, *scores.values(), *logprobs.values())
+    _refuse_other("a number", numbers, {int, float})
+    # NaN and infinity are in no sum.
+    if not abs(sum(counts) + sum(numbers)) < LARGEST:
+        raise ValueError("its numbers are too large, or none")
+    if result.status not in STATUSES or (result.status == "ok" and result.prediction is None):
+        raise ValueError(f"the status {result.status!r} cannot be")
 
 
 def _refuse_other(kind: str, values: Collection[object], allowed: Set[type]) -> None:

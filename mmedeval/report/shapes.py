@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mmedeval.determinism import sentence
 from mmedeval.runs import StoredRun
-from mmedeval.store import RECORD, SAMPLES, figure_from_json
-from mmedeval.types import SampleResult
+from mmedeval.store import LARGEST, RECORD, figure_from_json
 
-# More than any count, and still exact as a float.
-LARGEST = 1e15
-_TEXT, _TEXT_OR_NOTHING, _NUMBER = {str}, {str, type(None)}, {int, float}
-STATUSES = ("ok", "unread", "failed", "unscored")
 # A type, or a list with the shape of its elements, or an object with the shapes of its values by name: `name?` may be absent or
 # null, `*` is every value there is. `float` is any number.
 SHAPE: Mapping[str, Any] = {
@@ -49,9 +44,9 @@ SHAPE: Mapping[str, Any] = {
 
 
 def fault_of(run: StoredRun) -> str | None:
-    """Which file of a run holds what no report can be made of, in words; `None` where all is well."""
-    faults = ((RECORD, _fault_of_record(run)), (SAMPLES, _fault_of_samples(run.results)))
-    return next((f"{run.path / name} is damaged: {found}" for name, found in faults if found), None)
+    """What no report can be made of in the record of a run, in words; `None` where all is well."""
+    found = _fault_of_record(run)
+    return f"{run.path / RECORD} is damaged: {found}" if found else None
 
 
 def _fault_of_record(run: StoredRun) -> str | None:
@@ -78,14 +73,6 @@ def _fault_of_record(run: StoredRun) -> str | None:
     return None
 
 
-def _fault_of_samples(results: Sequence[SampleResult]) -> str | None:
-    for result in results:
-        name = _wrong(result)
-        if name is not None:
-            return f"{name} of {result.task}/{result.sample.id} cannot be"
-    return None
-
-
 def _fault(value: object, shape: Any, place: str) -> str | None:
     if isinstance(shape, Mapping):
         if not isinstance(value, Mapping):
@@ -107,33 +94,6 @@ def _fault(value: object, shape: Any, place: str) -> str | None:
         return None if isinstance(value, str) else f"{place} is {_shown(value)}, no text"
     fits = _is_number(value) and (shape is float or isinstance(value, int))
     return None if fits else f"{place} is {_shown(value)}, no {'number' if shape is float else 'whole number'}"
-
-
-def _wrong(result: SampleResult) -> str | None:
-    """What of a stored answer is not what its type says. By exact types, which is quick: a report has ten thousands of them."""
-    sample, usage, logprobs = result.sample, result.usage, result.logprobs
-    if {type(each) for each in (result.task, sample.id, sample.language, sample.question, sample.rationale)} != _TEXT:
-        return "a text"
-    if type(sample.options) is not dict or not {*map(type, sample.options.values())} <= _TEXT:
-        return "the options"
-    if not {*map(type, sample.answer), *map(type, result.prediction or ())} <= _TEXT:
-        return "an answer"
-    if result.status not in STATUSES or (result.status == "ok" and result.prediction is None):
-        return "the status"
-    if not {type(result.prompt), type(result.output), type(result.failure)} <= _TEXT_OR_NOTHING:
-        return "the prompt, output or failure"
-    if logprobs is not None and (type(logprobs) is not dict or not _are_numbers(logprobs.values())):
-        return "the logprobs"
-    if result.margin is not None and not _are_numbers((result.margin,)):
-        return "the margin"
-    tokens = (usage.tokens_in, usage.tokens_out)
-    if {*map(type, tokens)} != {int} or not _are_numbers((*tokens, usage.seconds)):
-        return "the usage"
-    return None if type(sample.meta) is dict else "the meta"
-
-
-def _are_numbers(values: Collection[object]) -> bool:
-    return {*map(type, values)} <= _NUMBER and abs(sum(values)) < LARGEST  # type: ignore[arg-type]
 
 
 def _is_number(value: object) -> bool:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -58,34 +57,6 @@ def test_a_record_with_other_things_in_it_is_told_with_their_place(store: Make, 
     told = refused(path)
     assert f"{path / 'record.json'} is damaged: " in told
     assert sentence in told
-
-
-@pytest.mark.parametrize(
-    ("change", "sentence"),
-    [
-        ({"question": None}, "a text"),
-        ({"options": ["iron", "zinc"]}, "the options"),
-        ({"options": {"A": 1}}, "the options"),
-        ({"answer": [1]}, "an answer"),
-        ({"status": "lost"}, "the status"),
-        ({"prediction": None}, "the status"),
-        ({"output": {"text": "A"}}, "the prompt, output or failure"),
-        ({"logprobs": {"A": float("-inf")}}, "the logprobs"),
-        ({"logprobs": {"A": True}}, "the logprobs"),
-        ({"margin": "large"}, "the margin"),
-        ({"margin": float("nan")}, "the margin"),
-        ({"usage": {"tokens_in": 1.5}}, "the usage"),
-        ({"meta": []}, "the meta"),
-    ],
-)
-def test_a_sample_with_other_things_in_it_is_told_by_its_name(store: Make, change: dict[str, Any], sentence: str) -> None:
-    path = store("a", limit=3)
-    first, *others = (path / "samples.jsonl").read_text(encoding="utf-8").splitlines()
-    lines = [json.dumps({**json.loads(first), **change}), *others, ""]
-    (path / "samples.jsonl").write_text("\n".join(lines), encoding="utf-8")
-    assert refused(path) == (
-        f"{path / 'samples.jsonl'} is damaged: {sentence} of mmedbench_mini_en/test-1 cannot be; restore it, or run again"
-    )
 
 
 def test_what_a_run_stores_is_as_it_should_be(store: Make) -> None:
