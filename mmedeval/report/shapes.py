@@ -7,8 +7,10 @@ from typing import Any
 
 from mmedeval.determinism import sentence
 from mmedeval.runs import StoredRun
-from mmedeval.store import LARGEST, RECORD, figure_from_json
+from mmedeval.store import RECORD, figure_from_json
 
+# More than any count, and still exact as a float.
+LARGEST = 1e15
 # A type, or a list with the shape of its elements, or an object with the shapes of its values by name: `name?` may be absent or
 # null, `*` is every value there is. `float` is any number.
 SHAPE: Mapping[str, Any] = {

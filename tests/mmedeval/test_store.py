@@ -80,7 +80,7 @@ def test_a_stored_line_gives_back_every_field_of_a_result() -> None:
         margin=0.1 + 0.2,
         failure="backend: none",
         usage=Usage(tokens_in=1, tokens_out=2, seconds=3.5, bos=0, shots_dropped=4, border_merged=True),
-        scores={"accuracy": 1.0},
+        scores={"accuracy": 1.0, "perplexity": 1e300},
     )
     bare = SampleResult(task="static", sample=make_sample(3), status="failed", failure="too_long: 9")
     assert sample_from_json(sample_to_json(whole)) == whole
@@ -157,17 +157,16 @@ def test_a_damaged_line_in_the_middle_is_named_by_file_and_line(tmp_path: Path, 
         ("output", {"a": 1}, "is not a text"),
         ("margin", "0.5", "'0.5' is not a number"),
         ("margin", "", "'' is not a number"),
-        ("margin", math.nan, "too large, or none"),
+        ("margin", math.nan, "a number that is none"),
         ("logprobs", {"A": None}, "None is not a number"),
-        ("logprobs", {"A": -math.inf}, "too large, or none"),
+        ("logprobs", {"A": -math.inf}, "a number that is none"),
         ("scores", [], "is not an object"),
         ("scores", {"accuracy": True}, "True is not a number"),
-        ("usage", {"tokens_in": "1"}, "'1' is not a whole number"),
-        ("usage", {"tokens_in": 1.5}, "1.5 is not a whole number"),
-        ("usage", {"seconds": 1e300}, "too large, or none"),
+        ("usage", {"tokens_in": "1"}, "'1' is not a number"),
+        ("usage", {"tokens_in": 10**400}, "too large"),
         ("usage", {"tokens": 1}, "unexpected keyword"),
         ("meta", [], "[] is not an object"),
-        ("rotation", None, "None is not a whole number"),
+        ("rotation", None, "None is not a number"),
     ],
 )
 def test_an_edited_line_is_told_where_it_is_read(tmp_path: Path, name: str, value: object, told: str) -> None:
