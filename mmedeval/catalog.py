@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import gc
 import importlib.util
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -216,6 +217,8 @@ class Catalog:
                 raise UnknownNameError("--metric-arg", name, taken, hint=hint)
         loaded = []
         for spec in specs:
+            if not 0 < spec.scale < math.inf:
+                raise PluginError(f"the metric {spec.name!r} has the scale {spec.scale!r}; it must be a number above 0")
             given = {name: value for name, value in arguments.items() if name in spec.arguments}
             with _no_collection():
                 loaded.append(Metric(spec=spec, score=spec.load(given) if spec.arguments else spec.load()))

@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, get_args
 
-from mmedeval.errors import StoreError
+from mmedeval.errors import StoreError, UsageError
 from mmedeval.types import Aggregate, RunRecord, Sample, SampleResult, Status, Usage, join_letters
 
 FORMAT = 1
@@ -150,6 +150,12 @@ class RunFolder:
             self.close()
 
 
+def refuse_own_file(file: Path, option: str) -> None:
+    """Raises `UsageError` where what is to be written would take the place of a run's own file."""
+    if file.name in (PLAN, SAMPLES, RUNTIME, RECORD, ROTATIONS) and (file.parent / PLAN).exists():
+        raise UsageError(f"{file} is a part of a run, which would be lost; choose another place with {option}")
+
+
 def read_record(path: Path) -> dict[str, Any]:
     """`record.json` of a finished run. Raises `StoreError` for a folder that holds none."""
     file = path / RECORD
@@ -244,7 +250,7 @@ def sample_to_json(result: SampleResult) -> dict[str, Any]:
 
 
 def sample_from_json(line: Mapping[str, Any]) -> SampleResult:
-    """A sample as `sample_to_json` wrote it. Raises `LookupError`, `TypeError`, `ValueError` and `ArithmeticError` else."""
+    """A sample as `sample_to_json` wrote it. Raises `KeyError`, `TypeError` and `ValueError` else."""
     sample = Sample(
         id=line["id"],
         language=line["language"],
@@ -286,10 +292,14 @@ def _check(result: SampleResult) -> None:
     maybe = [each for each in (usage.cost, usage.bos, result.margin) if each is not None]
     numbers = (*counts, usage.seconds, *maybe, *scores.values(), *logprobs.values())
     _refuse_other("a number", numbers, {int, float})
-    if not all(map(math.isfinite, numbers)):
+    # By comparing, as a whole number may be larger than any float.
+    if not all(-math.inf < each < math.inf for each in numbers):
         raise ValueError("it holds a number that is none, or without an end")
-    if result.status not in STATUSES or (result.status == "ok" and result.prediction is None):
-        raise ValueError(f"the status {result.status!r} cannot be")
+    if result.status not in STATUSES:
+        raise ValueError(f"the status {result.status!r} is none")
+    chosen_letters = result.prediction or frozenset()
+    if not chosen_letters <= sample.options.keys() or (result.status == "ok" and not chosen_letters):
+        raise ValueError(f"the prediction {join_letters(chosen_letters)!r} is not of the options")
 
 
 def _refuse_other(kind: str, values: Collection[object], allowed: Set[type]) -> None:
@@ -303,7 +313,7 @@ def _parse_lines(file: Path, content: bytes) -> Iterator[SampleResult]:
     for number, raw in enumerate(content.split(b"\n")[:-1], start=1):
         try:
             yield sample_from_json(json.loads(raw))
-        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise StoreError(
                 f"{file}:{number}: not a line of a run ({type(error).__name__}: {error}); restore the file, or start again in "
                 "another folder with --out"

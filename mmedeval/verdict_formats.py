@@ -11,6 +11,7 @@ from mmedeval import verdict_tables
 from mmedeval.compare import Comparison
 from mmedeval.errors import StoreError
 from mmedeval.gate import Answer, DropCheck, MinimumCheck, Verdict, points, told_drop, told_minimum
+from mmedeval.store import refuse_own_file
 from mmedeval.text import markdown, printable
 from mmedeval.trend import Trend
 from mmedeval.verdict_tables import Grid
@@ -22,7 +23,11 @@ _FIGURES = re.compile(r"[-+–→<. \d]*(?: to [-+.\d]*)?")
 
 
 def write(text: str, file: Path, option: str, *, add: bool = False) -> None:
-    """Writes a file that an option names, or adds to it. Raises `StoreError` where that cannot be done."""
+    """Writes a file that an option names, or adds to it.
+
+    Raises `StoreError` where that cannot be done, `UsageError` where a run's own file would be lost.
+    """
+    refuse_own_file(file, option)
     try:
         with file.open("a" if add else "w", encoding="utf-8") as handle:
             handle.write(text)

@@ -56,14 +56,13 @@ def command(runs: tuple[Path, ...], out: Path, kind: str | None, samples: bool |
 def check_place(out: Path) -> None:
     """Raises `UsageError` where nothing can be written, before anything is read."""
     from mmedeval.errors import UsageError
-    from mmedeval.store import PLAN, RECORD, ROTATIONS, RUNTIME, SAMPLES
+    from mmedeval.store import refuse_own_file
 
     if out.is_dir():
         raise UsageError(f"{out} is a folder; name the file to write in it with --out")
     if not out.parent.is_dir():
         raise UsageError(f"{out.parent} is no folder; make it, or choose another place with --out")
-    if out.name in (PLAN, SAMPLES, RUNTIME, RECORD, ROTATIONS) and (out.parent / PLAN).exists():
-        raise UsageError(f"{out} is a part of a run, which would be lost; choose another place with --out")
+    refuse_own_file(out, "--out")
 
 
 @contextmanager

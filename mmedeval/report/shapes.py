@@ -20,7 +20,7 @@ SHAPE: Mapping[str, Any] = {
     "plan": {
         "tasks?": [str], "languages?": [str], "metrics?": [str], "model_args?": {}, "metric_args?": {}, "stop_early?": {},
     },
-    "tasks": {"*": {"language": str, "group?": str}},
+    "tasks": {"*": {"language": str, "group?": str, "data_digest?": str}},
     "counts": {
         "n": int, "unread": int, "failed": int, "unscored": int, "truncated": int, "shots_dropped": int, "failures?": {"*": int},
     },
@@ -55,6 +55,9 @@ def _fault_of_record(run: StoredRun) -> str | None:
     found = _fault(run.data, SHAPE, "")
     if found:
         return found
+    bare = run.data["tasks"].keys() - {figure.task for figure in run.aggregates}
+    if bare:
+        return f"results holds no figure of {min(bare)}"
     if run.data["determinism"]:
         try:
             sentence(run.data["determinism"])

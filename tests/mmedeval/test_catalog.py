@@ -284,6 +284,16 @@ def test_metrics_asked_for_come_after_the_default_ones_in_a_fixed_order() -> Non
     assert chosen[0] == chosen[1] == ["accuracy", "accuracy_strict", "alpha", "zeta"]
 
 
+@pytest.mark.parametrize("scale", [0.0, -1.0, float("nan"), float("inf")])
+def test_a_metric_on_no_scale_is_refused_before_anything_is_asked(scale: float) -> None:
+    def offer() -> Iterable[MetricSpec]:
+        return [MetricSpec(name="odd", summary="a test", load=lambda: lambda _: [], scale=scale)]
+
+    catalog = Catalog(make_host(extra=[plugin("measuring", {"mmedeval_metrics": offer})]))
+    with pytest.raises(PluginError, match=r"the metric 'odd' has the scale .*; it must be a number above 0"):
+        catalog.load_metrics(["odd"], "letter", {})
+
+
 def test_the_helpers_of_the_test_kit_offer_what_a_catalogue_takes() -> None:
     backend, task = ScriptedBackend(score=prefer(lambda _: "A")), StaticTask(test=[make_sample()])
     hooks: dict[str, Callable[[], object]] = {

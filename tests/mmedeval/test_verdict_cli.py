@@ -167,6 +167,14 @@ def test_what_is_no_run_is_refused_in_one_sentence() -> None:
     assert "hold the same run; name each run once" in refused("compare", "random", "random")
 
 
+@pytest.mark.parametrize("option", ["--junit", "--markdown"])
+def test_a_run_s_own_file_is_not_overwritten(option: str) -> None:
+    before = Path("random", "record.json").read_bytes()
+    told = refused("gate", "--baseline", "longest", "--run", "random", option, "random/record.json")
+    assert f"random/record.json is a part of a run, which would be lost; choose another place with {option}" in told
+    assert Path("random", "record.json").read_bytes() == before
+
+
 # --- baseline ---
 
 

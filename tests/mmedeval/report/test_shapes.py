@@ -70,3 +70,18 @@ def test_a_run_without_any_answer_is_refused(store: Make) -> None:
     (path / "samples.jsonl").write_text("", encoding="utf-8")
     with pytest.raises(StoreError, match="holds no answer to anything; leave it out, or run again"):
         data.check(read_runs([path]))
+
+
+def test_a_task_without_figures_is_told(store: Make) -> None:
+    path = store("a", limit=3)
+    record = json.loads((path / "record.json").read_text(encoding="utf-8"))
+    (path / "record.json").write_text(json.dumps({**record, "results": []}), encoding="utf-8")
+    assert "results holds no figure of mmedbench_mini_en" in refused(path)
+
+
+def test_a_task_with_another_thing_for_its_data_is_told(store: Make) -> None:
+    path = store("a", limit=3)
+    record = json.loads((path / "record.json").read_text(encoding="utf-8"))
+    record["tasks"]["mmedbench_mini_en"]["data_digest"] = []
+    (path / "record.json").write_text(json.dumps(record), encoding="utf-8")
+    assert "tasks.mmedbench_mini_en.data_digest is [], no text" in refused(path)
